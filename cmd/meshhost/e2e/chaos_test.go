@@ -1,0 +1,132 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// fastRestart lets a killed plugin come back again and again.
+const fastRestart = `  restart {
+    initial = "50ms"
+    max     = "500ms"
+    crashes = 0
+  }`
+
+// rounds is how many kills each victim gets.
+func rounds(t testing.TB) int {
+	t.Helper()
+	s := os.Getenv("MESHHOST_CHAOS_ROUNDS")
+	if s == "" {
+		return 2
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 {
+		t.Fatalf("MESHHOST_CHAOS_ROUNDS is %q, not a number from 1", s)
+	}
+	return n
+}
+
+// pair is two daemons under load, one sending to the other.
+type pair struct {
+	t    testing.TB
+	a, b *daemon
+	v    *driver
+	// planted makes the check miss one row on purpose.
+	planted bool
+}
+
+// victim is what a round kills, and how it comes back.
+type victim struct {
+	name string
+	kill func(p *pair) bool // false if there was nothing to kill
+	back func(p *pair)
+}
+
+func kill9(pid int) bool { return pid > 0 && syscall.Kill(pid, syscall.SIGKILL) == nil }
+
+// victims in the order of the issue: both daemons, the outbox, the inbox.
+var victims = []victim{
+	{"host_a", func(p *pair) bool { p.a.proc.kill(); return true }, func(p *pair) { p.a.up() }},
+	{"outbox_a", func(p *pair) bool { return kill9(p.a.pluginPID("outbox", "sqlite")) }, func(p *pair) { p.a.ready() }},
+	{"host_b", func(p *pair) bool { p.b.proc.kill(); return true }, func(p *pair) { p.b.up() }},
+	{"inbox_b", func(p *pair) bool { return kill9(p.b.pluginPID("push_handler", "inbox")) }, func(p *pair) { p.b.ready() }},
+}
+
+// outcome is what a run of kills came to.
+type outcome struct {
+	kills, withWork, accepted, stored, lost, ghost, wrong int
+	err                                                   error
+}
+
+func (o outcome) String() string {
+	return fmt.Sprintf("kills=%d kills_with_work_in_flight=%d accepted=%d stored=%d lost=%d ghost=%d wrong=%d",
+		o.kills, o.withWork, o.accepted, o.stored, o.lost, o.ghost, o.wrong)
+}
+
+// chaos kills each victim rounds times under load and counts what is left.
+func chaos(t testing.TB, bin built, seed uint64, rounds int, which []victim, settle time.Duration) outcome {
+	t.Helper()
+	w := newWorld(t, bin, 2, "-data", "DIR/broker.data")
+	block := func(string, string) string { return fastRestart }
+	p := &pair{t: t, a: w.newDaemon(0, block), b: w.newDaemon(1, block)}
+	p.a.up()
+	p.b.up()
+	p.v = newDriver(t, p.a, p.b.member.PublicKey)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	var gap atomic.Int64
+	gap.Store(int64(2 * time.Millisecond))
+	p.v.load(8, func() {
+		t := time.NewTimer(time.Duration(gap.Load()))
+		<-t.C
+	})
+	var o outcome
+	for range rounds {
+		for _, victim := range which {
+			wait := time.NewTimer(time.Duration(50+rng.IntN(250)) * time.Millisecond)
+			<-wait.C
+			work := p.v.inflight.Load() > 0
+			if !victim.kill(p) {
+				t.Errorf("%s: nothing to kill", victim.name)
+				continue
+			}
+			o.kills++
+			if work {
+				o.withWork++
+			}
+			victim.back(p)
+		}
+	}
+	p.v.stop()
+	o.accepted = p.v.acceptedCount()
+	deadline := time.Now().Add(settle)
+	for {
+		stored := p.b.inbox()
+		o.stored = len(stored)
+		o.lost, o.ghost, o.wrong, o.err = p.v.check(stored)
+		if o.lost == 0 || time.Now().After(deadline) {
+			break
+		}
+		again := time.NewTimer(200 * time.Millisecond)
+		<-again.C
+	}
+	return o
+}
+
+func TestChaosLosesNothing(t *testing.T) {
+	n := rounds(t)
+	const seed = 1
+	o := chaos(t, binaries(t), seed, n, victims, 150*time.Second)
+	fmt.Printf("RESULT chaos seed=%d rounds=%d %v\n", seed, n, o)
+	if o.err != nil || o.lost != 0 || o.ghost != 0 || o.wrong != 0 {
+		t.Errorf("%v: %v", o, o.err)
+	}
+	if o.accepted == 0 || o.kills != n*len(victims) || o.withWork*100 < o.kills*80 {
+		t.Errorf("the run shows too little: %v", o)
+	}
+}

@@ -1,0 +1,48 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// DefaultDataDir is data_dir where the configuration has none: $XDG_STATE_HOME/meshhost, else ~/.local/state/meshhost.
+// An XDG variable counts only if it is absolute, as its specification says.
+func DefaultDataDir() (string, error) {
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "meshhost"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("find the user's state directory: %w", err)
+	}
+	if !filepath.IsAbs(home) {
+		return "", fmt.Errorf("find the user's state directory: $HOME is %q, want an absolute path", home)
+	}
+	return filepath.Join(home, ".local", "state", "meshhost"), nil
+}
+
+// DefaultSocket is the local API's socket where neither flag nor configuration names one, for the daemon and its clients:
+// $XDG_RUNTIME_DIR/meshhost/meshhost.sock, else run/meshhost.sock under the user's state directory.
+func DefaultSocket() (string, error) {
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "meshhost", "meshhost.sock"), nil
+	}
+	dir, err := DefaultDataDir()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, "run", "meshhost.sock"), nil
+}
+
+// defaultPluginDir is "plugins" beside the executable.
+func defaultPluginDir() (string, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find plugins beside the executable: %w", err)
+	}
+	if real, err := filepath.EvalSymlinks(exe); err == nil {
+		exe = real // a link in ~/bin leads to where the plugins were installed
+	}
+	return filepath.Join(filepath.Dir(exe), "plugins"), nil
+}

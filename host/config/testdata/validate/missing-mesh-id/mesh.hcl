@@ -1,0 +1,12 @@
+data_dir   = "data"
+plugin_dir = "plugins"
+
+mesh "team" {
+  broker_url      = "ws://127.0.0.1:7900/ws"
+  member_id       = "member-1"
+  secret_key_file = "team.key"
+}
+
+outbox "sqlite" {}
+
+push_handler "inbox" {}

@@ -1,0 +1,31 @@
+package devbroker
+
+// handlers are the requests that an authenticated connection may make. A type that is not here is met with silence.
+var handlers = map[string]func(t *turn, msg []byte, r reqID){
+	"send":            (*turn).onSend,
+	"client_ack":      (*turn).onClientAck,
+	"message_status":  (*turn).onMessageStatus,
+	"list_peers":      (*turn).onListPeers,
+	"set_status":      (*turn).onSetStatus,
+	"set_summary":     (*turn).onSetSummary,
+	"set_stats":       (*turn).onSetStats,
+	"set_visible":     (*turn).onSetVisible,
+	"set_profile":     (*turn).onSetProfile,
+	"join_group":      (*turn).onJoinGroup,
+	"leave_group":     (*turn).onLeaveGroup,
+	"set_state":       (*turn).onSetState,
+	"get_state":       (*turn).onGetState,
+	"list_state":      (*turn).onListState,
+	"kick":            (*turn).onKick,
+	"disconnect":      (*turn).onDisconnect,
+	"ban":             (*turn).onBan,
+	"unban":           (*turn).onUnban,
+	"list_bans":       (*turn).onListBans,
+	"topic_create":    (*turn).onTopicCreate,
+	"topic_list":      (*turn).onTopicList,
+	"topic_join":      (*turn).onTopicJoin,
+	"topic_leave":     (*turn).onTopicLeave,
+	"topic_members":   (*turn).onTopicMembers,
+	"topic_history":   (*turn).onTopicHistory,
+	"topic_mark_read": (*turn).onTopicMarkRead,
+}

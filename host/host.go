@@ -1,0 +1,306 @@
+package host
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/meshhost/meshhost/host/config"
+	"github.com/meshhost/meshhost/host/control"
+	"github.com/meshhost/meshhost/host/event"
+	"github.com/meshhost/meshhost/host/feature"
+	"github.com/meshhost/meshhost/host/inbound"
+	"github.com/meshhost/meshhost/host/outbound"
+	"github.com/meshhost/meshhost/host/plugin"
+	"github.com/meshhost/meshhost/host/roster"
+	"github.com/meshhost/meshhost/host/store"
+	"github.com/meshhost/meshhost/sdk"
+)
+
+const (
+	// eventHistory is how many events a reader can ask for after the fact.
+	eventHistory = 1024
+	// closeTimeout is the one deadline for an orderly stop.
+	closeTimeout = 8 * time.Second
+	// settleTimeout bounds the wait for the plugins before the connections
+	// start: a handler that has not said what it wants would get everything.
+	settleTimeout = 12 * time.Second
+)
+
+// settings are what Run and the tests choose beyond mesh.hcl.
+type settings struct {
+	logger hclog.Logger
+	// dial replaces the network to the brokers.
+	dial func(context.Context) (net.Conn, error)
+	// beforeServe runs after the connections have started and before the
+	// socket opens; nil: the socket opens at once.
+	beforeServe func(ctx context.Context, h *Host) error
+	// served runs when the socket is open; may be nil.
+	served func()
+}
+
+// Host is one daemon. Make it with New, then Run it; Close is part of Run.
+type Host struct {
+	cfg       *config.Config
+	opts      settings
+	logger    hclog.Logger
+	startedAt time.Time
+
+	lock      *lock
+	store     *store.Store
+	bus       *event.Bus
+	presences *presences
+	metrics   *metrics
+	runtime   string
+
+	uses     []*use // in the order of mesh.hcl
+	meshes   map[string]*mesh
+	outbound *outbound.Outbound
+	inbound  *inbound.Receiver
+	roster   *roster.Roster
+	features *feature.Registry
+	server   *control.Server
+
+	pluginsChanged chan struct{}
+	cancelPlugins  context.CancelFunc
+}
+
+// use is one block with its plugin.
+type use struct {
+	cfg    *config.Use
+	plugin *plugin.Plugin
+	// state is the one that follow saw last.
+	state plugin.State
+}
+
+// blockOf names a use in lists: "rpc_feature.state".
+func blockOf(u *config.Use) string { return string(u.Kind) + "." + u.Name }
+
+// New takes the data directory and prepares every room; nothing runs yet but
+// the plugins. On an error all is given back.
+func New(ctx context.Context, cfg *config.Config, opts settings) (h *Host, err error) {
+	h = &Host{
+		cfg: cfg, opts: opts, logger: opts.logger, startedAt: time.Now(), bus: event.New(eventHistory),
+		meshes: map[string]*mesh{}, pluginsChanged: make(chan struct{}, 1), metrics: newMetrics(),
+	}
+	defer func() {
+		if err != nil {
+			h.abandon()
+			h = nil
+		}
+	}()
+	if err = makeDir("data_dir", cfg.DataDir); err != nil {
+		return nil, err
+	}
+	if h.lock, err = takeLock(cfg.DataDir, cfg.Control.Socket); err != nil {
+		return nil, err
+	}
+	if h.runtime, err = runtimeDir(cfg.DataDir); err != nil {
+		return nil, err
+	}
+	if h.store, err = store.Open(ctx, cfg.DataDir, store.Options{Logger: h.logger.Named("store")}); err != nil {
+		return nil, err
+	}
+	if h.presences, err = loadPresences(ctx, h.store); err != nil {
+		return nil, err
+	}
+	h.startPlugins()
+	for _, m := range cfg.Meshes {
+		if h.meshes[m.Name], err = h.newMesh(ctx, m); err != nil {
+			return nil, err
+		}
+	}
+	if err = h.wire(ctx); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// wire makes the rooms that stand on meshes and plugins.
+func (h *Host) wire(ctx context.Context) (err error) {
+	var entries []feature.Entry
+	for _, kind := range []sdk.Kind{sdk.KindFeature, sdk.KindPushHandler, sdk.KindPeerFilter, sdk.KindOutbox} {
+		for _, u := range h.uses {
+			if u.cfg.Kind == kind {
+				entries = append(entries, feature.Entry{Name: u.cfg.Name, Plugin: blockOf(u.cfg), Source: u.plugin})
+			}
+		}
+	}
+	h.features = feature.New(entries, h.logger.Named("feature"))
+	if h.roster, err = h.newRoster(ctx); err != nil {
+		return err
+	}
+	if h.outbound, err = h.newOutbound(); err != nil {
+		return err
+	}
+	h.inbound, err = inbound.New(ctx, inbound.Options{
+		Journal: h.store, Keys: h, Acker: h, Names: names{h}, Events: h.bus, Logger: h.logger.Named("inbound"),
+		Handlers: h.handlers(),
+		NeedNudge: func(mesh string, receiving keyOf) {
+			if m := h.meshes[mesh]; m != nil {
+				if c := m.broker.Conn(receiving); c != nil {
+					c.Nudge()
+				}
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	h.metrics.watch(h)
+	r := rooms{h}
+	h.server, err = control.New(control.Options{
+		Outbound: r, Outbox: r, Peers: r, Features: r, Plugins: r, Overview: r, Events: h.bus,
+		Metrics: h.metrics.registry, Version: Version(), Logger: h.logger.Named("control"),
+	})
+	return err
+}
+
+func (h *Host) newOutbound() (*outbound.Outbound, error) {
+	opts := outbound.Options{
+		Outboxes: map[string]outbound.Backend{}, Owner: h.store.InstallID(), Incarnation: randomID(),
+		Names: targets{h}, Logger: h.logger.Named("outbound"), Publish: h.bus.Publish, Relist: h.relist,
+	}
+	for _, u := range h.uses {
+		if u.cfg.Kind == sdk.KindOutbox {
+			opts.Outboxes[u.cfg.Name] = outbound.Backend{
+				Outbox:  u.plugin.Outbox(),
+				Durable: func() bool { return u.plugin.Description().Durable },
+			}
+		}
+	}
+	for _, m := range h.cfg.Meshes {
+		opts.Meshes = append(opts.Meshes, outbound.Mesh{Name: m.Name, Key: m.Key, Link: h.meshes[m.Name], Outbox: m.Outbox})
+	}
+	return outbound.New(opts)
+}
+
+// randomID is 128 random bits in hex.
+func randomID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails: the process ends instead
+	return hex.EncodeToString(b[:])
+}
+
+// abandon gives back what New took before it failed.
+func (h *Host) abandon() {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	if h.inbound != nil {
+		_ = h.inbound.Close(ctx) // nothing came in
+	}
+	if h.roster != nil {
+		_ = h.roster.Close(ctx) // nothing was learned
+	}
+	h.stopPlugins(ctx)
+	h.giveBack()
+}
+
+// giveBack lets go of files, last of all.
+func (h *Host) giveBack() error {
+	var errs []error
+	h.bus.Close()
+	if h.store != nil {
+		errs = append(errs, h.store.Close())
+	}
+	if h.runtime != "" {
+		errs = append(errs, os.RemoveAll(h.runtime))
+	}
+	if h.lock != nil {
+		errs = append(errs, h.lock.release())
+	}
+	return errors.Join(errs...)
+}
+
+// Run keeps the daemon up until ctx ends and then stops it in order. Listen
+// errors end it too.
+func (h *Host) Run(ctx context.Context) error {
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	var wg, features sync.WaitGroup
+	h.outbound.Start(work)
+	h.features.Start(work)
+	wg.Go(func() { h.followPlugins(work) })
+	features.Go(func() { h.features.Wait() })
+	wg.Go(func() {
+		h.awaitPlugins(work)
+		for _, m := range h.meshes {
+			wg.Go(func() { m.run(work) })
+		}
+	})
+	served := make(chan error, 1)
+	err := h.serve(ctx, served)
+	if err == nil {
+		select {
+		case <-ctx.Done():
+			h.logger.Info("stopping")
+		case err = <-served:
+		}
+	}
+	stop, done := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer done()
+	errs := []error{err, h.server.Shutdown(stop), h.outbound.Close(stop), h.inbound.Close(stop), h.roster.Close(stop)}
+	cancel()
+	wg.Wait()
+	features.Wait()
+	h.stopPlugins(stop)
+	errs = append(errs, h.giveBack())
+	return errors.Join(errs...)
+}
+
+// serve opens the socket, when all that must come before it has.
+func (h *Host) serve(ctx context.Context, served chan<- error) error {
+	if h.opts.beforeServe != nil {
+		if err := h.opts.beforeServe(ctx, h); err != nil {
+			return err
+		}
+	}
+	ln, err := control.Listen(control.ListenOptions{Path: h.cfg.Control.Socket, Locked: true})
+	if err != nil {
+		return err
+	}
+	go func() { served <- h.server.Serve(ln) }() // ends with Shutdown
+	h.logger.Info("ready", "socket", h.cfg.Control.Socket, "after", time.Since(h.startedAt).Round(time.Millisecond))
+	if h.opts.served != nil {
+		h.opts.served()
+	}
+	return nil
+}
+
+// runtimeDir makes an empty directory with a short path for the plugins'
+// sockets. What an earlier run left there is nobody's: the lock is ours.
+func runtimeDir(dataDir string) (string, error) {
+	dir := filepath.Join(dataDir, "run")
+	if len(dir) > 64 { // sockets below it must stay under 100 bytes
+		tmp, err := os.MkdirTemp("", "meshhost-")
+		if err != nil {
+			return "", fmt.Errorf("make a runtime directory: %w", err)
+		}
+		return tmp, nil
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return "", fmt.Errorf("clear the runtime directory: %w", err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", fmt.Errorf("make the runtime directory: %w", err)
+	}
+	return dir, nil
+}
+
+// meshNames are the meshes in the order of mesh.hcl.
+func (h *Host) meshNames() []string {
+	out := make([]string, len(h.cfg.Meshes))
+	for i, m := range h.cfg.Meshes {
+		out[i] = m.Name
+	}
+	return out
+}

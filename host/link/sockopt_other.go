@@ -1,0 +1,7 @@
+//go:build !linux
+
+package link
+
+import "syscall"
+
+func setUserTimeout(_, _ string, _ syscall.RawConn) error { return nil }

@@ -1,0 +1,286 @@
+package outbound
+
+import (
+	"context"
+	"encoding/hex"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
+
+	"github.com/meshhost/meshhost/host/identity"
+	"github.com/meshhost/meshhost/sdk"
+)
+
+// Request is one message as a local program asks for it (PROTOCOL 10.4).
+type Request struct {
+	// Mesh may be empty where there is only one.
+	Mesh    string
+	To      string
+	Message string
+	// Priority is now, next or low; empty: next.
+	Priority string
+	// Meta is a JSON object or empty; like ReplyToID it enters the fingerprint
+	// and is not transmitted.
+	Meta      jsontext.Value
+	ReplyToID string
+	// ClientMessageID makes the request repeatable; empty: the host makes one.
+	ClientMessageID string
+}
+
+// Reply says that a message is kept, or was before.
+type Reply struct {
+	ID              string
+	ClientMessageID string
+	// Status is "queued", "inflight" or "done".
+	Status string
+	// Duplicate is true for a replay of a message that the mesh has taken.
+	Duplicate       bool
+	BrokerMessageID string
+	// Durable is false where the outbox forgets at the plugin's end.
+	Durable bool
+	// Target is the wire's targetSpec, Name the peer's display name, From where
+	// it was found.
+	Target string
+	Name   string
+	From   string
+}
+
+// Conflict is a client_message_id used again for something else, or for a row
+// that will not be sent (PROTOCOL 10.4).
+type Conflict struct {
+	// Kind is the table's word, such as "outbox_dead_fingerprint_match".
+	Kind              string
+	FingerprintPrefix string // 16 hex digits of the stored message
+	BrokerMessageID   string
+	ID                string
+}
+
+func (c *Conflict) Error() string {
+	return "the client_message_id was used before: " + c.Kind
+}
+
+// Accept keeps a message. It returns only after the backend has stored it.
+// Errors are *Conflict, *sdk.Error, or what Names says of the target.
+func (o *Outbound) Accept(ctx context.Context, req Request) (Reply, error) {
+	a, err := o.mesh(req.Mesh)
+	if err != nil {
+		return Reply{}, err
+	}
+	if err := check(&req); err != nil {
+		return Reply{}, err
+	}
+	fp, err := fingerprint(&req)
+	if err != nil {
+		return Reply{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	if req.ClientMessageID != "" {
+		if rep, done, err := o.replay(ctx, a, req.ClientMessageID, fp); done || err != nil {
+			return rep, err
+		}
+	}
+	target, err := o.opts.Names.Resolve(ctx, a.Name, req.To)
+	if err != nil {
+		return Reply{}, err
+	}
+	e, err := o.entry(a, &req, fp, target)
+	if err != nil {
+		return Reply{}, err
+	}
+	res, err := o.committers[a.Outbox].Append(ctx, e)
+	if err != nil {
+		return Reply{ID: e.ID, ClientMessageID: e.ClientMessageID}, err
+	}
+	rep, err := o.answer(a, &e, res)
+	rep.Target, rep.Name, rep.From = target.Spec, target.Name, target.From
+	return rep, err
+}
+
+// mesh picks the mesh of a request.
+func (o *Outbound) mesh(name string) (*attached, error) {
+	o.mu.Lock()
+	stopping := o.stopping
+	o.mu.Unlock()
+	if stopping {
+		return nil, sdk.Errorf(sdk.CodeUnavailable, "stopping", "the daemon is stopping").WithNext("Try again when it is back.")
+	}
+	if name == "" && len(o.meshes) == 1 {
+		for _, a := range o.meshes {
+			return a, nil
+		}
+	}
+	if a := o.meshes[name]; a != nil {
+		return a, nil
+	}
+	names := make([]string, 0, len(o.meshes))
+	for n := range o.meshes {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	if name == "" {
+		return nil, sdk.Errorf(sdk.CodeInvalid, "mesh_required", "several meshes are attached: %s", strings.Join(names, ", ")).
+			WithNext("Name one: -mesh " + names[0] + ".")
+	}
+	return nil, sdk.Errorf(sdk.CodeNotFound, "mesh_not_attached", "no mesh %q is attached", name).
+		WithNext("Attached: " + strings.Join(names, ", ") + ".")
+}
+
+func check(req *Request) error {
+	if req.Priority == "" {
+		req.Priority = "next"
+	}
+	switch {
+	case len(req.Message) > MaxTextBytes:
+		return sdk.Errorf(sdk.CodeInvalid, "payload_too_large", "the text has %d bytes; the limit is %d", len(req.Message), MaxTextBytes).
+			WithNext("Send it in parts, or put it where the peer can fetch it and send the address.")
+	case !utf8.ValidString(req.Message):
+		return sdk.Errorf(sdk.CodeInvalid, "invalid_text", "the text is not valid UTF-8").WithNext("Encode binary data, for example as base64.")
+	case req.To == "":
+		return sdk.Errorf(sdk.CodeInvalid, "to_required", "no recipient is named").WithNext("Set \"to\" to a name, a key, @group or *.")
+	case len(req.ClientMessageID) > MaxClientMessageID || !utf8.ValidString(req.ClientMessageID):
+		return sdk.Errorf(sdk.CodeInvalid, "bad_client_message_id", "client_message_id must be at most %d bytes of UTF-8", MaxClientMessageID).
+			WithNext("Use a UUID.")
+	case req.Priority != "now" && req.Priority != "next" && req.Priority != "low":
+		return sdk.Errorf(sdk.CodeInvalid, "bad_priority", "no priority %q", req.Priority).WithNext("Use now, next or low.")
+	}
+	return nil
+}
+
+// fingerprint identifies what was typed (PROTOCOL 4.9).
+func fingerprint(req *Request) ([32]byte, error) {
+	meta := ""
+	if len(req.Meta) > 0 {
+		m, err := identity.CanonicalMeta(req.Meta)
+		if err != nil {
+			return [32]byte{}, sdk.Errorf(sdk.CodeInvalid, "bad_meta", "meta: %v", err).WithNext("Send a JSON object without such keys.")
+		}
+		meta = m
+	}
+	kind, ref := "dm", req.To
+	if group, ok := strings.CutPrefix(req.To, "@"); ok {
+		kind, ref = "topic", group
+	} else if req.To == "*" {
+		kind = "topic"
+	}
+	return identity.Fingerprint(kind, ref, req.ReplyToID, req.Priority, meta, []byte(req.Message)), nil
+}
+
+// entry seals the text for its target and, on top, for the disk.
+func (o *Outbound) entry(a *attached, req *Request, fp [32]byte, target Target) (sdk.Entry, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return sdk.Entry{}, err
+	}
+	var nonce, ciphertext string
+	if target.Kind == Direct {
+		to, err := identity.ParsePublicKey(target.Spec)
+		if err != nil {
+			return sdk.Entry{}, sdk.Errorf(sdk.CodeInvalid, "bad_key", "%q is not a public key: %v", target.Spec, err).WithNext("Use 64 hex digits.")
+		}
+		nonce, ciphertext, err = a.Key.Seal(to, []byte(req.Message))
+		if err != nil {
+			return sdk.Entry{}, sdk.Errorf(sdk.CodeInvalid, "bad_key", "nothing can be sealed for %s: %v", target.Spec, err).
+				WithNext("Check the key with its owner.")
+		}
+	} else if nonce, ciphertext, err = identity.EncodePlain([]byte(req.Message)); err != nil {
+		return sdk.Entry{}, err
+	}
+	now := time.Now().Truncate(time.Millisecond)
+	e := sdk.Entry{
+		ID: id.String(), ClientMessageID: req.ClientMessageID, Fingerprint: fp[:], Mesh: a.Name,
+		Sender: MemberSender, Lane: laneName(a.Name), Target: target.Spec, Priority: req.Priority,
+		Nonce: nonce, Body: a.atRest.Seal([]byte(ciphertext)), EnqueuedAt: now, NotAfter: now.Add(o.opts.Lifetime),
+		State: sdk.StatePending,
+	}
+	if e.ClientMessageID == "" {
+		e.ClientMessageID = e.ID
+	}
+	return e, nil
+}
+
+// answer turns the result of an append into a reply.
+func (o *Outbound) answer(a *attached, e *sdk.Entry, res sdk.OpResult) (Reply, error) {
+	switch res.Code {
+	case sdk.OpStored:
+		return Reply{ID: e.ID, ClientMessageID: e.ClientMessageID, Status: "queued", Durable: a.store.Durable()}, nil
+	case sdk.OpExists:
+		if res.ID == e.ID { // our own append, repeated after an answer got lost
+			return Reply{ID: e.ID, ClientMessageID: e.ClientMessageID, Status: o.status(a, e.ID, res.State), Durable: a.store.Durable()}, nil
+		}
+		found := &sdk.Entry{ID: res.ID, ClientMessageID: e.ClientMessageID, State: res.State, BrokerMessageID: res.BrokerMessageID}
+		return o.replayed(a, found, res.SameFingerprint, e.Fingerprint)
+	case sdk.OpFull:
+		return Reply{}, sdk.Errorf(sdk.CodeFull, "outbox_full", "the outbox is full: %s", res.Detail).
+			WithNext("Wait until messages have left, or cancel some: meshhost outbox list.")
+	case sdk.OpTooLarge:
+		return Reply{}, sdk.Errorf(sdk.CodeInvalid, "payload_too_large", "the outbox does not take a message of that size: %s", res.Detail).
+			WithNext("Send it in parts.")
+	default:
+		return Reply{}, sdk.Errorf(sdk.CodeInternal, "bad_reply", "the outbox answered an append with %q", res.Code).
+			WithNext("This is a defect of the outbox plugin.")
+	}
+}
+
+// replay answers a request whose client_message_id is known.
+func (o *Outbound) replay(ctx context.Context, a *attached, clientMessageID string, fp [32]byte) (Reply, bool, error) {
+	found, err := a.store.Outbox.Lookup(ctx, []sdk.MessageKey{{Mesh: a.Name, Sender: MemberSender, ClientMessageID: clientMessageID}})
+	if err != nil {
+		return Reply{}, false, err
+	}
+	if len(found) != 1 || found[0] == nil {
+		return Reply{}, false, nil
+	}
+	rep, err := o.replayed(a, found[0], string(found[0].Fingerprint) == string(fp[:]), found[0].Fingerprint)
+	return rep, true, err
+}
+
+// replayed is the table of PROTOCOL 10.4.
+func (o *Outbound) replayed(a *attached, e *sdk.Entry, same bool, stored []byte) (Reply, error) {
+	status := o.status(a, e.ID, e.State)
+	word := map[string]string{"queued": "pending"}[status]
+	if word == "" {
+		word = status
+	}
+	conflict := func(match string) error {
+		return &Conflict{
+			Kind: "outbox_" + word + "_fingerprint_" + match, ID: e.ID, BrokerMessageID: e.BrokerMessageID,
+			FingerprintPrefix: hex.EncodeToString(stored[:min(8, len(stored))]),
+		}
+	}
+	if !same {
+		return Reply{}, conflict("mismatch")
+	}
+	rep := Reply{ID: e.ID, ClientMessageID: e.ClientMessageID, Status: status, BrokerMessageID: e.BrokerMessageID, Durable: a.store.Durable()}
+	switch status {
+	case "queued", "inflight":
+		return rep, nil
+	case "done":
+		rep.Duplicate = true
+		return rep, nil
+	default:
+		return Reply{}, conflict("match")
+	}
+}
+
+// status is the API's word for a state (ARCHITECTURE 5); what is pending here
+// is "queued" to a sender.
+func (o *Outbound) status(a *attached, id string, s sdk.EntryState) string {
+	switch s {
+	case sdk.StateAccepted, sdk.StateDelivered:
+		return "done"
+	case sdk.StateDead, sdk.StateExpired:
+		return "dead"
+	case sdk.StateCancelled:
+		return "aborted"
+	default:
+		if a.lane.InFlight(id) {
+			return "inflight"
+		}
+		return "queued"
+	}
+}

@@ -1,0 +1,16 @@
+// Package outbound takes messages from local programs and gets them into the
+// mesh: accept, outbox, send, settle (ARCHITECTURE 3 and 5).
+//
+// Accept checks limits, answers replays, resolves the target, seals the text
+// and appends the entry; only after the backend says "stored" does the caller
+// hear of it. A Committer per outbox puts appends and settlements of whoever
+// waits into one Apply; nothing is timed. A Lane per (mesh, identity) owns the
+// rows that are due: it takes fresh ones from memory, the rest by Fetch, keeps
+// one message per target in flight, and turns what the mesh answers into facts
+// (accepted) and schedule (defer, wait, die) for the next Apply.
+//
+// Invariants: what was accepted is in the backend before the caller is told;
+// a row leaves memory only after its settlement is applied, so that a Fetch
+// never brings it back; within one target rows leave in seq order, one at a
+// time; in flight is memory only, so a crash recovers by doing nothing.
+package outbound

@@ -1,0 +1,122 @@
+package outbound
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/meshhost/meshhost/sdk"
+)
+
+// Lease times (ARCHITECTURE 5). The holder stops a second early by its own
+// monotonic clock, so two holders never overlap.
+const (
+	leaseTTL    = 15 * time.Second
+	leaseRenew  = 5 * time.Second
+	leaseMargin = time.Second
+	// Two steals within cloneWindow mean that two daemons run on copies of one
+	// data directory.
+	cloneWindow = 5 * time.Minute
+)
+
+type leaseOptions struct {
+	owner       string
+	incarnation string
+}
+
+// leased is what a lane knows of its right to send.
+type leased struct {
+	epoch   int64
+	until   time.Time // by our clock, margin taken off
+	nextAt  time.Time // when to ask next; zero: a call is under way
+	asking  bool
+	stolen  []time.Time
+	stopped bool
+}
+
+func (l *leased) valid(now time.Time) bool { return !l.until.IsZero() && now.Before(l.until) }
+
+// lost forgets the lease at once.
+func (l *leased) lost() {
+	l.until = time.Time{}
+	if !l.asking && !l.stopped {
+		l.nextAt = time.Unix(0, 1)
+	}
+}
+
+// failed forgets the lease if err says that it is gone.
+func (l *leased) failed(err error) {
+	if errors.Is(err, sdk.ErrFenced) {
+		l.lost()
+	}
+}
+
+// renew asks for the lease when it is time.
+func (l *Lane) renew(ctx context.Context, now time.Time) {
+	ls := &l.leased
+	if ls.asking || ls.stopped || !l.online || now.Before(ls.nextAt) {
+		return
+	}
+	ls.asking, ls.nextAt = true, time.Time{}
+	req := sdk.AcquireRequest{Lane: l.name, Owner: l.lease.owner, Incarnation: l.lease.incarnation, TTL: leaseTTL}
+	l.calls.Go(func() {
+		res, err := l.outbox.Acquire(ctx, req)
+		l.post(mailLease{res, err, now})
+	})
+}
+
+func (l *Lane) onLease(m mailLease) {
+	ls := &l.leased
+	ls.asking = false
+	now := l.now()
+	switch {
+	case m.err != nil:
+		ls.nextAt = now.Add(250 * time.Millisecond)
+		l.logger.Debug("lease not renewed", "lane", l.name, "error", m.err)
+	case m.res.Held:
+		ls.until = time.Time{}
+		ls.nextAt = now.Add(max(m.res.RetryIn, time.Second))
+		l.logger.Info("another host sends this lane", "lane", l.name, "holder", m.res.HeldBy, "retry_in", m.res.RetryIn)
+	default:
+		if m.res.Epoch != ls.epoch {
+			ls.epoch = m.res.Epoch
+			l.stale()
+		}
+		if m.res.Stolen && l.cloned(now) {
+			return
+		}
+		ls.until = m.at.Add(leaseTTL - leaseMargin)
+		ls.nextAt = m.at.Add(leaseRenew)
+	}
+}
+
+// cloned notes a steal and stops the lane at the second one in cloneWindow.
+func (l *Lane) cloned(now time.Time) bool {
+	ls := &l.leased
+	ls.stolen = append(ls.stolen, now)
+	for len(ls.stolen) > 0 && now.Sub(ls.stolen[0]) > cloneWindow {
+		ls.stolen = ls.stolen[1:]
+	}
+	if len(ls.stolen) < 2 {
+		return false
+	}
+	ls.stopped, ls.until, ls.nextAt = true, time.Time{}, time.Time{}
+	l.logger.Error("two daemons share one identity and steal this lane from each other: data_dir was copied; "+
+		"stop one of them, delete its data_dir and start it again", "lane", l.name, "owner", l.lease.owner)
+	return true
+}
+
+// release gives the lease up at the stop, so that another host need not wait.
+func (l *Lane) release(ctx context.Context) {
+	if l.leased.until.IsZero() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	err := l.outbox.Release(ctx, sdk.ReleaseRequest{
+		Lane: l.name, Owner: l.lease.owner, Incarnation: l.lease.incarnation, Epoch: l.leased.epoch,
+	})
+	if err != nil {
+		l.logger.Debug("lease not released; it runs out by itself", "lane", l.name, "error", err)
+	}
+}

@@ -1,0 +1,269 @@
+package outbound
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/meshhost/meshhost/host/identity"
+	"github.com/meshhost/meshhost/sdk"
+)
+
+// MemberSender is Entry.Sender for what the member itself sends.
+const MemberSender = "member"
+
+// Limits of a message (ARCHITECTURE 3).
+const (
+	MaxTextBytes       = 48000
+	MaxClientMessageID = 128
+	// DefaultLifetime is how long a message is worth delivering.
+	DefaultLifetime = 7 * 24 * time.Hour
+	// recordLifetime is how long a finished record stays beyond NotAfter.
+	recordLifetime = 7 * 24 * time.Hour
+	// storeTimeout bounds a sender's wait for the backend.
+	storeTimeout = 10 * time.Second
+	pruneEvery   = time.Hour
+	pruneBatch   = 5000
+)
+
+// Mesh is what outbound needs of one mesh.
+type Mesh struct {
+	// Name is the mesh's name in mesh.hcl.
+	Name string
+	Key  *identity.Key
+	Link Link
+	// Outbox is the key of Options.Outboxes.
+	Outbox string
+	Pacer  *Pacer
+}
+
+// Backend is one outbox.
+type Backend struct {
+	Outbox sdk.Outbox
+	// Durable is asked for each answer: the plugin may not be there at start.
+	Durable func() bool
+}
+
+// Options is what New needs.
+type Options struct {
+	Meshes   []Mesh
+	Outboxes map[string]Backend
+	// Owner is the installation's id, Incarnation this run's.
+	Owner       string
+	Incarnation string
+	Names       Names
+	Logger      hclog.Logger
+	// Publish puts an event on the bus; kind is "outbox".
+	Publish func(kind, mesh string, data any)
+	// Relist asks for a mesh's peers in the background; the answer comes by
+	// PeersSeen.
+	Relist func(mesh string)
+	// Lifetime replaces DefaultLifetime; for tests.
+	Lifetime time.Duration
+}
+
+// Outbound accepts messages and drives them into the mesh.
+type Outbound struct {
+	opts       Options
+	meshes     map[string]*attached
+	committers map[string]*Committer
+	waiters    *waiters
+	wg         sync.WaitGroup
+	stop       context.CancelFunc
+	stopStore  context.CancelFunc
+
+	mu       sync.Mutex
+	stopping bool
+}
+
+// attached is a mesh with its lane.
+type attached struct {
+	Mesh
+	lane   *Lane
+	atRest *identity.AtRest
+	store  Backend
+}
+
+// New wires the lanes; Start sets them going.
+func New(opts Options) (*Outbound, error) {
+	if opts.Lifetime == 0 {
+		opts.Lifetime = DefaultLifetime
+	}
+	o := &Outbound{opts: opts, meshes: map[string]*attached{}, committers: map[string]*Committer{}, waiters: newWaiters()}
+	for name, b := range opts.Outboxes {
+		o.committers[name] = newCommitter(b.Outbox, opts.Logger.Named("outbox."+name), o.stored)
+	}
+	for _, m := range opts.Meshes {
+		b, ok := opts.Outboxes[m.Outbox]
+		if !ok {
+			return nil, fmt.Errorf("mesh %q: no outbox %q", m.Name, m.Outbox)
+		}
+		if m.Pacer == nil {
+			m.Pacer = &Pacer{}
+		}
+		a := &attached{Mesh: m, atRest: m.Key.AtRest("outbox"), store: b}
+		a.lane = &Lane{
+			name: laneName(m.Name), mesh: m.Name, outbox: b.Outbox, committer: o.committers[m.Outbox],
+			link: m.Link, pacer: m.Pacer, atRest: a.atRest,
+			lease:  leaseOptions{owner: opts.Owner, incarnation: opts.Incarnation},
+			logger: opts.Logger.Named("lane." + m.Name), now: time.Now, jitter: rand.Float64,
+			changed: o.changed, relist: func() { opts.Relist(m.Name) },
+			wake: make(chan struct{}, 1), queues: map[string]*queue{}, waiting: map[string]struct{}{},
+			touched: map[string]struct{}{}, flight: map[string]struct{}{}, drained: make(chan struct{}),
+		}
+		o.meshes[m.Name] = a
+	}
+	return o, nil
+}
+
+// laneName is the lane of a mesh's member connection.
+func laneName(mesh string) string { return mesh + "/" + MemberSender }
+
+// Start runs the lanes and committers until Close.
+func (o *Outbound) Start(ctx context.Context) {
+	storeCtx, stopStore := context.WithCancel(ctx)
+	laneCtx, stop := context.WithCancel(ctx)
+	o.stop, o.stopStore = stop, stopStore
+	for _, c := range o.committers {
+		o.wg.Go(func() { c.run(storeCtx, 2*time.Second) })
+	}
+	for _, a := range o.meshes {
+		o.wg.Go(func() { a.lane.run(laneCtx) })
+		o.wg.Go(func() { o.seedWaiting(laneCtx, a) })
+	}
+	for _, b := range o.opts.Outboxes {
+		o.wg.Go(func() { o.pruneLoop(laneCtx, b.Outbox) })
+	}
+}
+
+// Close stops accepting, waits until what is on the wire is settled or ctx
+// ends, and stops. The rows that are left are pending; the next run sends them.
+func (o *Outbound) Close(ctx context.Context) error {
+	o.mu.Lock()
+	o.stopping = true
+	o.mu.Unlock()
+	var errs []error
+	for _, a := range o.meshes {
+		a.lane.post(mailDrain{})
+	}
+	for _, a := range o.meshes {
+		select {
+		case <-a.lane.drained:
+		case <-ctx.Done():
+			errs = append(errs, fmt.Errorf("mesh %q: messages are still on the wire: %w", a.Name, ctx.Err()))
+		}
+	}
+	o.stop()
+	o.stopStore()
+	o.wg.Wait()
+	return errors.Join(errs...)
+}
+
+// Online tells a mesh's lane that its connection came (fresh: with a new
+// hello_ack) or went.
+func (o *Outbound) Online(mesh string, online, fresh bool) {
+	if a := o.meshes[mesh]; a != nil {
+		a.lane.post(mailOnline{online, fresh})
+	}
+}
+
+// PeersSeen tells which keys, of sessions and members, are in the mesh now:
+// what waits for them goes.
+func (o *Outbound) PeersSeen(mesh string, keys []string) {
+	if a := o.meshes[mesh]; a != nil {
+		a.lane.post(mailPeers{keys})
+	}
+}
+
+// LateAck takes an ack that came after its send was given up.
+func (o *Outbound) LateAck(mesh, id, messageID string) {
+	if a := o.meshes[mesh]; a != nil {
+		a.lane.post(mailLate{id, messageID})
+	}
+}
+
+// OutboxReady tells that a backend is there (again): lanes look at once.
+func (o *Outbound) OutboxReady(name string) {
+	for _, a := range o.meshes {
+		if a.Outbox == name {
+			a.lane.post(mailDirty{})
+		}
+	}
+}
+
+// stored hands a fresh row to its lane.
+func (o *Outbound) stored(e sdk.Entry, res sdk.OpResult) {
+	if a := o.meshes[e.Mesh]; a != nil {
+		a.lane.post(mailStored{e, res})
+	}
+}
+
+// changed publishes a transition and wakes whoever waits for it.
+func (o *Outbound) changed(c change) {
+	o.waiters.notify(c.id)
+	o.opts.Publish("outbox", c.mesh, map[string]string{
+		"id": c.id, "client_message_id": c.clientMessageID, "target": c.target, "state": string(c.state),
+		"broker_message_id": c.brokerMessageID, "detail": c.detail,
+	})
+}
+
+// seedWaiting tells a lane, once, for whom rows of an earlier run wait.
+func (o *Outbound) seedWaiting(ctx context.Context, a *attached) {
+	req := sdk.ListRequest{States: []sdk.EntryState{sdk.StateWaiting}, Mesh: a.Name, Limit: 500}
+	for seen := 0; seen < maxWaitingTargets; {
+		page, err := a.store.Outbox.List(ctx, req)
+		if err != nil {
+			if !pause(ctx, time.Second) {
+				return
+			}
+			continue
+		}
+		targets := make([]string, 0, len(page.Entries))
+		for i := range page.Entries {
+			targets = append(targets, page.Entries[i].Target)
+		}
+		if len(targets) > 0 {
+			a.lane.post(mailWaiting{targets})
+		}
+		seen += len(targets)
+		if page.Next == "" {
+			return
+		}
+		req.Before = page.Next
+	}
+}
+
+// pruneLoop removes finished records that are too old, at start and hourly.
+func (o *Outbound) pruneLoop(ctx context.Context, outbox sdk.Outbox) {
+	for {
+		n, err := outbox.Prune(ctx, sdk.PruneRequest{Before: time.Now().Add(-recordLifetime), Limit: pruneBatch})
+		wait := pruneEvery
+		switch {
+		case err != nil:
+			wait = time.Minute
+			o.opts.Logger.Debug("prune failed", "error", err)
+		case n == pruneBatch:
+			wait = time.Second
+		}
+		if !pause(ctx, wait) {
+			return
+		}
+	}
+}
+
+// pause waits d; false if ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

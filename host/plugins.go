@@ -1,0 +1,177 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/meshhost/meshhost/host/config"
+	"github.com/meshhost/meshhost/host/inbound"
+	"github.com/meshhost/meshhost/host/plugin"
+	"github.com/meshhost/meshhost/sdk"
+)
+
+// spec says how the process of a use is started and configured.
+func (h *Host) spec(u *config.Use) plugin.Spec {
+	s := specOf(u)
+	s.DataDir, s.RuntimeDir = u.DataDir, h.runtime
+	s.Services = services{h}
+	s.Logger = h.logger.Named(u.ID())
+	s.OnState = func(plugin.Status) {
+		select {
+		case h.pluginsChanged <- struct{}{}:
+		default: // followPlugins looks at all of them anyway
+		}
+	}
+	return s
+}
+
+// specOf is the part of a spec that mesh.hcl decides.
+func specOf(u *config.Use) plugin.Spec {
+	p := u.Process
+	s := plugin.Spec{
+		Kind: u.Kind, Name: u.Name, Path: p.Path, SHA256: p.SHA256, Args: p.Args, Env: p.Env,
+		StartTimeout: p.Timeouts.Start, Allow: u.Allow,
+		Restart: plugin.Restart{Initial: p.Restart.Initial, Max: p.Restart.Max, Crashes: p.Restart.Crashes, Window: p.Restart.Window},
+		Config: func(_ context.Context, d sdk.Description) (jsontext.Value, error) {
+			value, diags := u.DecodePlugin(d.Schema)
+			if err := diags.Err(); err != nil {
+				return nil, &configError{diags}
+			}
+			return value, nil
+		},
+	}
+	if p.Timeouts.Call > 0 {
+		s.CallTimeout = map[plugin.Method]time.Duration{}
+		for _, m := range plugin.Methods() {
+			s.CallTimeout[m] = p.Timeouts.Call
+		}
+	}
+	return s
+}
+
+// configError carries diagnostics through the plugin room.
+type configError struct{ diags config.Diagnostics }
+
+func (e *configError) Error() string { return e.diags.Err().Error() }
+
+// startPlugins starts all processes side by side.
+func (h *Host) startPlugins() {
+	ctx, cancel := context.WithCancel(context.Background())
+	h.cancelPlugins = cancel
+	for _, u := range h.cfg.Uses {
+		h.uses = append(h.uses, &use{cfg: u, plugin: plugin.Start(ctx, h.spec(u))})
+	}
+}
+
+// stopPlugins drains and ends them in reverse order.
+func (h *Host) stopPlugins(ctx context.Context) {
+	for i := len(h.uses) - 1; i >= 0; i-- {
+		h.uses[i].plugin.Stop(ctx)
+	}
+	if h.cancelPlugins != nil {
+		h.cancelPlugins()
+	}
+}
+
+// awaitPlugins returns when every plugin serves or is known to be broken.
+func (h *Host) awaitPlugins(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, u := range h.uses {
+		wg.Go(func() {
+			if err := u.plugin.Ready(ctx); err != nil && !errors.Is(err, context.Canceled) {
+				h.logger.Error("a plugin does not serve", "plugin", u.plugin.ID(), "error", err)
+			}
+		})
+	}
+	wg.Wait()
+	h.setHandlers(ctx)
+}
+
+// followPlugins reacts to plugins that come and go, until ctx ends.
+func (h *Host) followPlugins(ctx context.Context) {
+	for {
+		select {
+		case <-h.pluginsChanged:
+		case <-ctx.Done():
+			return
+		}
+		back := false
+		for _, u := range h.uses {
+			st := u.plugin.Status()
+			if st.State == u.state {
+				continue
+			}
+			u.state = st.State
+			h.bus.Publish("plugin", "", map[string]string{"plugin": blockOf(u.cfg), "state": string(st.State), "detail": st.LastCrash})
+			if st.State == plugin.StateReady {
+				back = true
+				h.welcome(u)
+			}
+		}
+		if back {
+			h.setHandlers(ctx)
+		}
+	}
+}
+
+// welcome sends a plugin that serves (again) what waited for it.
+func (h *Host) welcome(u *use) {
+	switch u.cfg.Kind {
+	case sdk.KindOutbox:
+		if !u.plugin.Description().Durable {
+			h.logger.Warn("this outbox forgets what it holds when its process ends; senders are told so", "outbox", u.cfg.Name)
+		}
+		h.outbound.OutboxReady(u.cfg.Name)
+	case sdk.KindPushHandler:
+		h.inbound.Wake(u.cfg.Name)
+	}
+}
+
+// setHandlers tells the way in who wants what.
+func (h *Host) setHandlers(ctx context.Context) {
+	if err := h.inbound.SetHandlers(ctx, h.handlers()); err != nil && ctx.Err() == nil {
+		h.logger.Error("the push handlers could not be noted", "error", err)
+	}
+}
+
+// handlers are all push handlers that are configured, up or not.
+func (h *Host) handlers() []inbound.Handler {
+	var out []inbound.Handler
+	for _, u := range h.uses {
+		if u.cfg.Kind == sdk.KindPushHandler {
+			out = append(out, inbound.Handler{Name: u.cfg.Name, Wants: u.plugin.Description().Wants, Push: u.plugin.PushHandler()})
+		}
+	}
+	return out
+}
+
+// pluginByBlock finds a plugin by blockOf; the block exists.
+func (h *Host) pluginByBlock(block string) *plugin.Plugin {
+	for _, u := range h.uses {
+		if blockOf(u.cfg) == block {
+			return u.plugin
+		}
+	}
+	return nil
+}
+
+// warnings are what an operator should know now.
+func (h *Host) warnings() []string {
+	var out []string
+	for _, u := range h.uses {
+		st := u.plugin.Status()
+		switch {
+		case st.State == plugin.StateQuarantined:
+			out = append(out, u.plugin.ID()+" is out of service: "+st.Reason)
+		case u.cfg.Kind == sdk.KindOutbox && st.State == plugin.StateReady && !st.Description.Durable:
+			out = append(out, u.plugin.ID()+" is not durable: what it holds is lost when its process ends")
+		}
+	}
+	return out
+}

@@ -1,0 +1,7 @@
+package main
+
+import "github.com/meshhost/meshhost/sdk"
+
+func main() {
+	sdk.Serve((&peers{}).plugin())
+}
