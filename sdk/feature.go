@@ -62,7 +62,7 @@ type CLI struct {
 	// until interrupted; the method itself is called once, first.
 	Stream string `json:"stream,omitempty"`
 	// Hidden keeps the method out of the help.
-	Hidden bool `json:"hidden,omitempty"`
+	Hidden bool `json:"hidden,omitzero"`
 }
 
 // Follow is how a list is followed.

@@ -103,7 +103,7 @@ type Description struct {
 	// Features are switches of behaviour; none is defined yet by protocol 1.
 	Features []string `json:"features,omitempty"`
 	// Durable is Plugin.Durable; it has a meaning for an outbox only.
-	Durable bool   `json:"durable,omitempty"`
+	Durable bool   `json:"durable,omitzero"`
 	Schema  Schema `json:"schema"`
 	// Wants are the pushes that the push handler gets.
 	Wants []Want `json:"wants,omitempty"`
@@ -112,7 +112,7 @@ type Description struct {
 	DefaultMethod string   `json:"default_method,omitempty"`
 	Frames        []string `json:"frames,omitempty"`
 	Watches       []string `json:"watches,omitempty"`
-	OnConnect     bool     `json:"on_connect,omitempty"`
+	OnConnect     bool     `json:"on_connect,omitzero"`
 }
 
 // Has reports whether the plugin is of kind k.

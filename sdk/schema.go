@@ -47,7 +47,7 @@ type Type struct {
 type Attribute struct {
 	Name     string `json:"name"`
 	Type     Type   `json:"type"`
-	Required bool   `json:"required,omitempty"`
+	Required bool   `json:"required,omitzero"`
 	// Default is a JSON value; the host fills it in.
 	Default jsontext.Value `json:"default,omitempty"`
 	Doc     string         `json:"doc,omitempty"`
@@ -57,8 +57,8 @@ type Attribute struct {
 // if it may repeat.
 type Block struct {
 	Name     string `json:"name"`
-	Repeat   bool   `json:"repeat,omitempty"`
-	Required bool   `json:"required,omitempty"`
+	Repeat   bool   `json:"repeat,omitzero"`
+	Required bool   `json:"required,omitzero"`
 	Doc      string `json:"doc,omitempty"`
 	Schema   Schema `json:"schema"`
 }

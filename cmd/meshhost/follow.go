@@ -40,7 +40,10 @@ type follower struct {
 	call *call
 	cl   *control.Client
 	head bool           // the line of column names is still to come
-	last jsontext.Value // the greatest key seen
+	last jsontext.Value // the key of the newest row seen
+	// seen are the keys of the answer before: a list that takes its cursor
+	// inclusively, or not at all, must not repeat itself for ever.
+	seen map[string]bool
 }
 
 // more asks for rows behind the last one until an answer brings none.
@@ -56,8 +59,8 @@ func (f *follower) more(ctx context.Context) error {
 	}
 }
 
-// ask returns new rows, oldest first, whatever the order of the list is: keys
-// rise with time.
+// ask returns new rows, oldest first. An answer with a cursor is in that order
+// already; the first one may be newest first, which its keys show.
 func (f *follower) ask(ctx context.Context) ([]jsontext.Value, error) {
 	hints := &f.call.method.CLI
 	var extra map[string]jsontext.Value
@@ -72,28 +75,39 @@ func (f *follower) ask(ctx context.Context) ([]jsontext.Value, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: the plugin's result: %w", f.call.feature, f.call.method.Name, err)
 	}
-	type keyed struct{ key, row jsontext.Value }
-	var fresh []keyed
-	for _, row := range elements(field(ms, hints.Rows)) {
+	rows := elements(field(ms, hints.Rows))
+	keys := make([]jsontext.Value, len(rows))
+	for i, row := range rows {
 		rm, err := members(row)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s %s: row %d of the plugin's result: %w", f.call.feature, f.call.method.Name, i, err)
 		}
-		key := field(rm, hints.Follow.Key)
-		if key == nil {
-			return nil, fmt.Errorf("%s %s: a row of the plugin's result has no %q to follow by", f.call.feature, f.call.method.Name, hints.Follow.Key)
-		}
-		if f.last == nil || compareKeys(key, f.last) > 0 {
-			fresh = append(fresh, keyed{key, row})
+		if keys[i] = field(rm, hints.Follow.Key); keys[i] == nil {
+			return nil, fmt.Errorf("%s %s: row %d of the plugin's result has no %q to follow by", f.call.feature, f.call.method.Name, i, hints.Follow.Key)
 		}
 	}
-	slices.SortStableFunc(fresh, func(a, b keyed) int { return compareKeys(a.key, b.key) })
-	rows := make([]jsontext.Value, 0, len(fresh))
-	for _, k := range fresh {
-		rows = append(rows, k.row)
-		f.last = k.key
+	if n := len(keys); n > 1 && f.last == nil && compareKeys(keys[0], keys[n-1]) > 0 {
+		slices.Reverse(rows)
+		slices.Reverse(keys)
 	}
-	return rows, nil
+	return f.fresh(rows, keys), nil
+}
+
+// fresh leaves out what the answer before had, and moves on.
+func (f *follower) fresh(rows, keys []jsontext.Value) []jsontext.Value {
+	var fresh []jsontext.Value
+	seen := make(map[string]bool, len(keys))
+	for i, key := range keys {
+		seen[string(key)] = true
+		if !f.seen[string(key)] {
+			fresh = append(fresh, rows[i])
+			f.last = key
+		}
+	}
+	if len(fresh) > 0 {
+		f.seen = seen
+	}
+	return fresh
 }
 
 // print shows rows: a table, or with -json one object for each answer, a line

@@ -148,8 +148,9 @@ func (a *app) outboxEach(ctx context.Context, cmd *cli.Command, schema string, d
 		if len(ids) == 1 {
 			return err
 		}
-		failed = fmt.Errorf("%s: %w", id, err)
-		a.report(failed, ctx.Err() != nil)
+		e := explain(err, ctx.Err() != nil)
+		failed = &exitError{code: e.code, msg: id + ": " + e.msg, next: e.next}
+		a.report(failed, false)
 	}
 	if a.json.on {
 		err = a.emit(schema, "items", struct {

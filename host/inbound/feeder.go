@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/meshhost/meshhost/host/plugin"
 	"github.com/meshhost/meshhost/host/store"
 	"github.com/meshhost/meshhost/sdk"
 )
@@ -218,8 +219,11 @@ func (f *feeder) call(items []item) verdict {
 	switch {
 	case f.r.ctx.Err() != nil && err != nil:
 		return verdict{down: true} // cut off by us: it costs no attempt
-	case errors.Is(err, sdk.ErrUnavailable):
+	case errors.Is(err, sdk.ErrUnavailable) && !plugin.OutcomeUnknown(err):
 		return verdict{down: true}
+	case errors.Is(err, sdk.ErrUnavailable) && len(pushes) > 1:
+		// The plugin died with these in hand. One of them may be why: each goes alone once it is back.
+		return verdict{down: true, failed: true}
 	case err == nil && len(got) != len(pushes):
 		err = fmt.Errorf("%d outcomes for %d pushes", len(got), len(pushes))
 	}
@@ -286,10 +290,10 @@ func (f *feeder) settle(taken []*lane, items []item, v verdict) {
 	f.mu.Lock()
 	f.work.settle(taken, func(i int) (item, bool) {
 		it := items[i]
+		it.suspect = v.failed
 		if v.outcomes == nil {
 			return it, true
 		}
-		it.suspect = v.failed
 		m, stays := f.outcome(&it, v.outcomes[i], now)
 		marks = append(marks, m)
 		if !stays && it.push != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/meshhost/meshhost/host/identity"
+	"github.com/meshhost/meshhost/host/plugin"
 	"github.com/meshhost/meshhost/sdk"
 )
 
@@ -171,6 +172,34 @@ func TestAPoisonousPushIsIsolated(t *testing.T) {
 			if body != "poison" && n > 2 {
 				t.Errorf("%q took %d attempts because of its neighbour", body, n)
 			}
+		}
+	})
+}
+
+// The same for one that kills its plugin: whoever was in the batch with it loses no attempt.
+func TestAPushThatKillsItsPluginIsIsolated(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		attempts := make(map[string]int)
+		deaths := 0
+		h1 := flakyFunc(func(pushes []sdk.Push) ([]sdk.Outcome, error) {
+			out := make([]sdk.Outcome, len(pushes))
+			for i := range pushes {
+				attempts[string(pushes[i].Body)] = pushes[i].Attempt
+				if string(pushes[i].Body) == "poison" {
+					deaths++
+					return nil, sdk.Errorf(sdk.CodeUnavailable, plugin.ReasonUnknown, "the process ended during the call")
+				}
+				out[i].Decision = sdk.Ack
+			}
+			return out, nil
+		})
+		h := start(t, setup{dir: dir, handlers: []Handler{{Name: "inbox", Push: h1}}, options: Options{MaxAttempts: 3}})
+		h.Accept([]Delivery{h.directTo(t, generate(t), h.keys.member, "neighbour"), h.direct(t, "poison"), h.direct(t, "behind it")})
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		s := h.Stats()
+		if s.Dead != 1 || s.Waiting["inbox"] != 0 || deaths != 4 || attempts["neighbour"] != 1 || attempts["behind it"] != 1 {
+			t.Errorf("%d deaths, attempts %v, %+v", deaths, attempts, s)
 		}
 	})
 }

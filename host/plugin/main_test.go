@@ -49,6 +49,8 @@ var modes = map[string]func(){
 
 func TestMain(m *testing.M) {
 	if mode := os.Getenv(modeEnv); mode != "" {
+		// Gone, or a naive host would pass it on and its plugin be a host too.
+		_ = os.Unsetenv(modeEnv)
 		modes[mode]()
 		os.Exit(0)
 	}
@@ -126,7 +128,10 @@ func (h *doer) do(ctx context.Context, what, arg string) (string, error) {
 	case "stdin":
 		link, err := os.Readlink("/proc/self/fd/0")
 		return link, err
-	case "stderr":
+	case "stderr": // as a logger made before go-plugin took os.Stderr
+		_, err := syscall.Write(2, []byte(arg+"\n"))
+		return "", err
+	case "os.Stderr":
 		fmt.Fprintln(os.Stderr, arg)
 		return "", nil
 	case "stdout": // what a Go program prints
@@ -345,15 +350,28 @@ func shortDir(t testing.TB) string {
 
 // alive reports whether a process runs; a zombie does not.
 func alive(pid int) bool {
-	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
-		return false
+	return !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) && state(pid) != "Z"
+}
+
+// freeze stops a process and waits until it is stopped: the signal alone does
+// not say when.
+func freeze(t testing.TB, pid int) {
+	t.Helper()
+	_ = syscall.Kill(pid, syscall.SIGSTOP)
+	if !within(2*time.Second, func() bool { return state(pid) == "T" }) {
+		t.Fatalf("process %d is not stopped but %q", pid, state(pid))
 	}
+}
+
+// state is a process's state as /proc says it, empty if it is gone.
+func state(pid int) string {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return !errors.Is(err, os.ErrNotExist)
+		return ""
 	}
 	_, rest, _ := strings.Cut(string(stat), ") ")
-	return !strings.HasPrefix(rest, "Z")
+	s, _, _ := strings.Cut(rest, " ")
+	return s
 }
 
 // within waits until ok, and reports whether that came within d: the state of

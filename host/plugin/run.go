@@ -299,7 +299,10 @@ func (r *run) end(ctx context.Context) {
 			r.proc.kill()
 			r.awaitGone()
 		}
-		<-killed
+		select {
+		case <-killed:
+		case <-time.After(reapTimeout): // only if awaitGone gave up
+		}
 		if r.host != nil {
 			r.host.stop()
 		}

@@ -48,8 +48,8 @@ type Spec struct {
 	RuntimeDir string
 
 	// Config returns the values for Configure once the plugin has described
-	// itself. An error is permanent: it says that mesh.hcl must change. Nil: no
-	// values.
+	// itself, from the plugin's own goroutine: for several plugins at once. An
+	// error is permanent: it says that mesh.hcl must change. Nil: no values.
 	Config func(ctx context.Context, d sdk.Description) (jsontext.Value, error)
 	// Allow lists what the plugin may ask of the host beyond what it declared:
 	// "send", and frame types such as "kick" or "vault_*".
@@ -105,6 +105,9 @@ func (s *Spec) Check() error {
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if s.Name == "" {
 		fail("a plugin needs a name")
+	}
+	if s.Kind != "" && s.Kind.Prefix() == "" {
+		fail("no kind %q of plugin", s.Kind)
 	}
 	if !filepath.IsAbs(s.Path) {
 		fail("path %q of the plugin is not absolute", s.Path)

@@ -47,7 +47,11 @@ func (p *Plugin) own(parent context.Context) {
 	o := &owner{p: p}
 	o.adopt(p.spec.Load())
 	next := o.starting
-	if err := o.spec.Check(); err != nil {
+	err := o.spec.Check()
+	if err == nil && o.spec.Kind == "" {
+		err = fmt.Errorf("%s: a plugin that serves needs a kind", o.spec.id())
+	}
+	if err != nil {
 		next = o.broken(permanent(err))
 	}
 	for next != nil {
@@ -162,7 +166,8 @@ func (o *owner) serving(ctx context.Context) step {
 	hctx, cancel := context.WithCancel(ctx)
 	sick := make(chan error, 1)
 	watched := make(chan struct{})
-	go func() { defer close(watched); watchHealth(hctx, in, o.spec.Health, sick) }()
+	health := o.spec.Health // o is the owner's
+	go func() { defer close(watched); watchHealth(hctx, in, health, sick) }()
 	defer func() { cancel(); <-watched }()
 
 	select {
@@ -228,7 +233,11 @@ func (o *owner) stopContext() (context.Context, context.CancelFunc) {
 func (o *owner) retire(ctx context.Context) {
 	in := o.in
 	o.in = nil
-	if err := o.p.gate.settle(ctx); err != nil {
+	// A call that hangs must not use up the time of those that are to be
+	// drained, nor the plugins that are stopped next.
+	sctx, scancel := context.WithTimeout(ctx, o.spec.timeout(MethodDrain))
+	defer scancel()
+	if err := o.p.gate.settle(sctx); err != nil {
 		o.spec.Logger.Warn("calls still in flight at the end of the plugin", "plugin", o.spec.id())
 	}
 	dctx, cancel := context.WithTimeout(ctx, o.spec.timeout(MethodDrain))

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -108,7 +109,7 @@ func TestTrapC1ALineOfStderrPanicsTheHost(t *testing.T) {
 		s := spec(sdk.KindFeature, "plain", shortDir(t))
 		s.Logger = log.logger()
 		p := startReady(t, s)
-		for _, line := range []string{`{"@message":5}`, `{"@message":"x","@level":7}`, `{"@message":"x","@timestamp":1}`, `[`, `{"a":`, "\x00\xff", strings.Repeat("x", 200_000)} {
+		for _, line := range []string{`{"@message":5}`, `{"@message":"x","@level":7}`, `{"@message":"x","@timestamp":1}`, `[`, `{"a":`, "\x00\x1b[31m", strings.Repeat("x", 200_000)} {
 			mustAsk(t, p, "stderr", line)
 		}
 		mustAsk(t, p, "stderr", "the end")
@@ -160,17 +161,20 @@ func TestTrapC3KillBlocksOnAFrozenPlugin(t *testing.T) {
 		t.Parallel()
 		c := rawClient("raw")
 		pid := startRaw(t, c)
-		_ = syscall.Kill(pid, syscall.SIGSTOP)
+		freeze(t, pid)
 		if !hangs(t, c.Kill, func() { _ = syscall.Kill(pid, syscall.SIGKILL) }) {
 			t.Fatal("Kill returned")
 		}
 	})
 	t.Run("naive, while it starts", func(t *testing.T) {
 		t.Parallel()
-		c := rawClient("silent", func(c *goplugin.ClientConfig) { c.StartTimeout = naiveHang + time.Second })
+		c := rawClient("silent", func(c *goplugin.ClientConfig) {
+			c.StartTimeout = naiveHang + time.Second
+			c.Cmd.Env = append(c.Cmd.Env, "TEST_TAG=c3")
+		})
 		started := make(chan error, 1)
 		go func() { _, err := c.Start(); started <- err }()
-		if !within(time.Second, func() bool { return len(childrenOf("silent")) > 0 }) {
+		if !within(time.Second, func() bool { return tagged("c3") }) {
 			t.Fatal("it does not start")
 		}
 		begin := time.Now()
@@ -185,7 +189,7 @@ func TestTrapC3KillBlocksOnAFrozenPlugin(t *testing.T) {
 		t.Parallel()
 		p := startReady(t, spec(sdk.KindFeature, "good", shortDir(t)))
 		pid := p.Status().Pid
-		_ = syscall.Kill(pid, syscall.SIGSTOP)
+		freeze(t, pid)
 		begin := time.Now()
 		stopIn(p, 300*time.Millisecond)
 		if took := time.Since(begin); took > 1300*time.Millisecond || alive(pid) {
@@ -194,17 +198,13 @@ func TestTrapC3KillBlocksOnAFrozenPlugin(t *testing.T) {
 	})
 }
 
-// childrenOf finds our children by their mode.
-func childrenOf(mode string) (pids []int) {
-	dirs, _ := filepath.Glob("/proc/[0-9]*/environ")
-	for _, d := range dirs {
-		env, err := os.ReadFile(d)
-		if err == nil && strings.Contains(string(env), modeEnv+"="+mode+"\x00") {
-			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(d)))
-			pids = append(pids, pid)
-		}
-	}
-	return pids
+// tagged reports whether a process with TEST_TAG=tag runs.
+func tagged(tag string) bool {
+	environs, _ := filepath.Glob("/proc/[0-9]*/environ")
+	return slices.ContainsFunc(environs, func(path string) bool {
+		env, err := os.ReadFile(path)
+		return err == nil && strings.Contains(string(env), "TEST_TAG="+tag+"\x00")
+	})
 }
 
 func TestTrapC4PingHasNoDeadline(t *testing.T) {
@@ -216,7 +216,7 @@ func TestTrapC4PingHasNoDeadline(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = syscall.Kill(pid, syscall.SIGSTOP)
+		freeze(t, pid)
 		if !hangs(t, func() { _ = proto.Ping() }, func() { _ = syscall.Kill(pid, syscall.SIGKILL) }) {
 			t.Fatal("Ping returned")
 		}
@@ -227,7 +227,7 @@ func TestTrapC4PingHasNoDeadline(t *testing.T) {
 		s.Health = Health{Interval: 50 * time.Millisecond, Timeout: 300 * time.Millisecond, Misses: 2}
 		p := startReady(t, s)
 		pid := p.Status().Pid
-		_ = syscall.Kill(pid, syscall.SIGSTOP)
+		freeze(t, pid)
 		if !within(4*time.Second, func() bool { st := p.Status(); return st.State == StateReady && st.Pid != pid }) {
 			t.Fatalf("not replaced: %+v", p.Status())
 		}
@@ -255,7 +255,9 @@ func TestTrapC6AClientIsSingleUse(t *testing.T) {
 	})
 	t.Run("ours", func(t *testing.T) {
 		t.Parallel()
-		p := startReady(t, spec(sdk.KindOutbox, "outbox", shortDir(t)))
+		s := spec(sdk.KindOutbox, "outbox", shortDir(t))
+		s.Restart = Restart{Initial: time.Millisecond, Max: 10 * time.Millisecond}
+		p := startReady(t, s)
 		for range 6 {
 			_ = syscall.Kill(p.Status().Pid, syscall.SIGKILL)
 			n := p.Status().Starts

@@ -135,18 +135,18 @@ func sortBySeen(rows []store.Peer) {
 	})
 }
 
-// of returns the rows of a mesh, the most recently seen first.
-func (b *book) of(mesh string) []store.Peer {
+// find returns the rows of a mesh that match, the most recently seen first.
+func (b *book) find(mesh string, match func(*row) bool) []store.Peer {
 	b.mu.Lock()
-	var rows []store.Peer
+	var found []store.Peer
 	for k, p := range b.rows {
-		if k.mesh == mesh {
-			rows = append(rows, p)
+		if k.mesh == mesh && match(&row{key: p.Key, member: p.MemberKey, name: p.Name, role: p.Role}) {
+			found = append(found, p)
 		}
 	}
 	b.mu.Unlock()
-	sortBySeen(rows)
-	return rows
+	sortBySeen(found)
+	return found
 }
 
 func (b *book) get(mesh, key string) (store.Peer, bool) {

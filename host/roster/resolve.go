@@ -103,32 +103,30 @@ func (r *Roster) search(ctx context.Context, mesh, to string) (Target, error) {
 	if err := ctx.Err(); err != nil {
 		return Target{}, err
 	}
-	rows, own := r.rows(mesh, live)
-	named := byName(rows, to)
-	prefixed := r.byPrefix(mesh, rows, to)
-	if len(named) == 0 && len(prefixed) == 0 {
-		prefix := strings.ToLower(to)
-		for _, o := range own {
-			if sameName(o.name, to) || (isPrefix(prefix) && strings.HasPrefix(o.key, prefix)) {
-				return Target{}, &OwnKeyError{Mesh: mesh, To: to}
-			}
-		}
-		return Target{}, &NotFoundError{Mesh: mesh, To: to, Suggestions: suggest(rows, to), Listed: listed}
+	prefix := strings.ToLower(to)
+	if !isPrefix(prefix) {
+		prefix = ""
 	}
-	if len(named) == 0 {
-		if len(prefixed) > 1 {
-			return Target{}, ambiguous(mesh, to, prefixed)
-		}
+	rows, ourselves := r.rows(mesh, live, func(w *row) bool { return sameName(w.name, to) || begins(w.key, prefix) || begins(w.member, prefix) })
+	named := byName(rows, to)
+	prefixed := r.byPrefix(mesh, rows, prefix)
+	switch {
+	case len(named) == 0 && len(prefixed) == 0 && (ourselves || begins(r.opts.Own.MemberKey(mesh), prefix)):
+		return Target{}, &OwnKeyError{Mesh: mesh, To: to}
+	case len(named) == 0 && len(prefixed) == 0:
+		all, _ := r.rows(mesh, live, func(*row) bool { return true })
+		return Target{}, &NotFoundError{Mesh: mesh, To: to, Suggestions: suggest(all, to), Listed: listed}
+	case len(named) == 0 && len(prefixed) == 1:
 		return target(prefixed[0]), nil
+	case len(named) == 0:
+		return Target{}, ambiguous(mesh, to, prefixed)
 	}
 	one, ok := r.oneOf(mesh, named)
+	for _, p := range prefixed { // somebody may have taken another's prefix for a name
+		ok = ok && p.owner() == one.owner()
+	}
 	if !ok {
 		return Target{}, ambiguous(mesh, to, append(named, prefixed...))
-	}
-	for _, p := range prefixed { // somebody has taken another's prefix for a name
-		if p.owner() != one.owner() {
-			return Target{}, ambiguous(mesh, to, append(named, prefixed...))
-		}
 	}
 	return target(one), nil
 }
@@ -141,28 +139,31 @@ func target(w row) Target {
 	return t
 }
 
-// rows joins the live list and the directory, without this host's own keys, which are returned apart.
-func (r *Roster) rows(mesh string, live []sdk.Peer) (rows, own []row) {
-	seen := make(map[string]bool, len(live))
+// rows joins those of the live list and of the directory that match, the live ones first, without this host's own; ourselves
+// is true if one of those matched.
+func (r *Roster) rows(mesh string, live []sdk.Peer, match func(*row) bool) (rows []row, ourselves bool) {
+	seen := make(map[string]bool)
 	add := func(w row) {
-		if _, err := identity.ParsePublicKey(w.key); err != nil || seen[w.key] && !w.online {
-			return
+		switch {
+		case r.opts.Own.IsOwn(mesh, w.key):
+			ourselves = true
+		case seen[w.key] && !w.online: // known better from the list
+		default:
+			seen[w.key] = true
+			rows = append(rows, w)
 		}
-		seen[w.key] = true
-		if r.opts.Own.IsOwn(mesh, w.key) {
-			own = append(own, w)
-			return
-		}
-		rows = append(rows, w)
 	}
 	for i := range live {
 		p := &live[i]
-		add(row{key: p.PubKey, member: p.MemberPubKey, name: p.DisplayName, role: p.Role, online: true})
+		w := row{key: p.PubKey, member: p.MemberPubKey, name: p.DisplayName, role: p.Role, online: true}
+		if _, err := identity.ParsePublicKey(w.key); err == nil && match(&w) {
+			add(w)
+		}
 	}
-	for _, p := range r.book.of(mesh) {
+	for _, p := range r.book.find(mesh, match) {
 		add(row{key: p.Key, member: p.MemberKey, name: p.Name, role: p.Role})
 	}
-	return rows, own
+	return rows, ourselves
 }
 
 func sameName(a, b string) bool { return strings.EqualFold(strings.TrimSpace(a), b) }
@@ -188,26 +189,25 @@ func byName(rows []row, name string) []row {
 
 // byPrefix returns one row for each key, of a peer or of a member, that begins with prefix.
 func (r *Roster) byPrefix(mesh string, rows []row, prefix string) []row {
-	prefix = strings.ToLower(prefix)
-	if !isPrefix(prefix) {
-		return nil
-	}
 	var out []row
 	seen := make(map[string]bool)
 	for _, w := range rows {
-		if strings.HasPrefix(w.key, prefix) && !seen[w.key] {
+		if begins(w.key, prefix) && !seen[w.key] {
 			seen[w.key] = true
 			out = append(out, w)
 		}
 	}
 	for _, w := range rows {
-		if strings.HasPrefix(w.member, prefix) && !seen[w.member] && !r.opts.Own.IsOwn(mesh, w.member) {
+		if begins(w.member, prefix) && !seen[w.member] && !r.opts.Own.IsOwn(mesh, w.member) {
 			seen[w.member] = true
 			out = append(out, row{key: w.member, member: w.member, name: w.name, online: w.online})
 		}
 	}
 	return out
 }
+
+// begins reports whether key has a prefix; the empty one stands for none.
+func begins(key, prefix string) bool { return prefix != "" && strings.HasPrefix(key, prefix) }
 
 // oneOf picks the row to send to when all rows of a name are one member's: its only session that is there; else, with
 // several or none, the member, whose message any of its connections may take (PROTOCOL 4.3).
@@ -266,8 +266,8 @@ type resolved struct {
 
 func (r *Roster) recall(mesh, to string) (Target, bool) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	res, ok := r.resolved[peerKey{mesh, to}]
+	r.mu.Unlock()
 	if !ok || time.Now().After(res.until) || r.opts.Own.IsOwn(mesh, res.target.Key) {
 		return Target{}, false
 	}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,8 +15,6 @@ import (
 	"go.uber.org/goleak"
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
-
-	"github.com/meshhost/meshhost/sdk"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -309,198 +306,6 @@ func TestAFaultyWriteDoesNotTakeOthersWithIt(t *testing.T) {
 	}
 }
 
-func TestOpenRefusesWhatItMustNotTouch(t *testing.T) {
-	edit := func(t *testing.T, script string) string {
-		dir := t.TempDir()
-		s := open(t, dir, Options{})
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-		conn, err := sqlite.OpenConn(filepath.Join(dir, FileName), sqlite.OpenReadWrite)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := errors.Join(sqlitex.ExecuteScript(conn, script, nil), conn.Close()); err != nil {
-			t.Fatal(err)
-		}
-		return dir
-	}
-	for name, c := range map[string]struct {
-		script string
-		want   error
-	}{
-		"a newer schema":      {"PRAGMA user_version=99", ErrNewer},
-		"another application": {"PRAGMA application_id=1", ErrForeign},
-		"no version":          {"PRAGMA user_version=0", ErrForeign},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if s, err := Open(context.Background(), edit(t, c.script), Options{}); !errors.Is(err, c.want) {
-				t.Errorf("got %v %v, want %v", s, err, c.want)
-			}
-		})
-	}
-	t.Run("not a database", func(t *testing.T) {
-		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, FileName), []byte(strings.Repeat("no database ", 100)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := Open(context.Background(), dir, Options{}); err == nil {
-			t.Error("opened a text file")
-		}
-	})
-	t.Run("no durability", func(t *testing.T) {
-		conn, err := sqlite.OpenConn(":memory:", sqlite.OpenReadWrite|sqlite.OpenCreate)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		if err := durable(context.Background(), conn); !errors.Is(err, ErrNotDurable) {
-			t.Errorf("a database that has no WAL was taken: %v", err)
-		}
-	})
-}
-
-func TestTheFileIsForItsOwnerAlone(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, FileName), nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	s := open(t, dir, Options{})
-	handlers(t, s, "a")
-	for _, suffix := range []string{"", "-wal", "-shm"} {
-		info, err := os.Stat(s.Path() + suffix)
-		if err != nil || info.Mode().Perm() != 0o600 {
-			t.Errorf("%s: %v %v, want 0600", suffix, info.Mode(), err)
-		}
-	}
-}
-
-func TestWhatIsOldOrTooMuchIsPruned(t *testing.T) {
-	ctx := context.Background()
-	s := open(t, t.TempDir(), Options{DedupKeys: 5, DeadLetters: 2})
-	h := handlers(t, s, "a")
-	old := row(1, 1, nil, "old")
-	old.ReceivedAt = time.Now().Add(-31 * 24 * time.Hour)
-	journal(t, s, []JournalRow{old, row(2, 1, nil, "young")})
-	prune := func() {
-		if err := s.write(ctx, func(conn *sqlite.Conn) error { _, err := s.pruneStep(conn); return err }); err != nil {
-			t.Fatal(err)
-		}
-	}
-	known := func(k string) bool { return journal(t, s, []JournalRow{row(9, 1, nil, k)})[0].State == Duplicate }
-	prune()
-	if !known("young") || known("old") {
-		t.Error("keys older than their age must go, others stay")
-	}
-	for i := range 8 {
-		journal(t, s, []JournalRow{row(byte(10+i), 1, nil, fmt.Sprint("n", i))})
-	}
-	prune()
-	if known("n0") || !known("n7") || !known("n5") {
-		t.Error("of too many keys the oldest must go")
-	}
-	for i := range 4 {
-		res := journal(t, s, []JournalRow{row(byte(30+i), 1, h, fmt.Sprint("d", i))})
-		journal(t, s, nil, Mark{Kind: MarkDead, Seq: res[0].Seq, Handler: h[0], Reason: fmt.Sprint(i)})
-	}
-	prune()
-	letters, err := s.DeadLetters(ctx, 10)
-	if err != nil || len(letters) != 2 || letters[0].Reason != "3" || letters[1].Reason != "2" {
-		t.Errorf("dead letters %+v, %v", letters, err)
-	}
-	if size, _ := s.JournalSize(ctx); size.Rows != 2 {
-		t.Errorf("%d rows, want those of two dead letters", size.Rows)
-	}
-}
-
-func TestThePluginSpaceHasBounds(t *testing.T) {
-	ctx := context.Background()
-	s := open(t, t.TempDir(), Options{})
-	for name, err := range map[string]error{
-		"empty key":  s.KVPut(ctx, "p", "", nil),
-		"long key":   s.KVPut(ctx, "p", strings.Repeat("k", 513), nil),
-		"long value": s.KVPut(ctx, "p", "k", make([]byte, 64<<10+1)),
-	} {
-		if !errors.Is(err, sdk.ErrInvalid) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	if err := s.KVPut(ctx, "p", strings.Repeat("k", 512), make([]byte, 64<<10)); err != nil {
-		t.Errorf("at the bounds: %v", err)
-	}
-	if err := s.KVPut(ctx, "p", "empty", nil); err != nil {
-		t.Fatal(err)
-	}
-	if v, err := s.KVGet(ctx, "p", "empty"); err != nil || len(v) != 0 {
-		t.Errorf("an empty value: %q %v", v, err)
-	}
-	if _, err := s.KVGet(ctx, "q", "empty"); !errors.Is(err, sdk.ErrNotFound) {
-		t.Errorf("another plugin's key: %v", err)
-	}
-	for _, k := range []string{"a/1", "a/2", "a%", "b"} {
-		if err := s.KVPut(ctx, "l", k, []byte("x")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if keys, err := s.KVList(ctx, "l", "a/"); err != nil || strings.Join(keys, " ") != "a/1 a/2" {
-		t.Errorf("list: %v %v", keys, err)
-	}
-	if err := errors.Join(s.KVDelete(ctx, "l", "a/1"), s.KVDelete(ctx, "l", "never")); err != nil {
-		t.Error(err)
-	}
-	if keys, _ := s.KVList(ctx, "l", ""); strings.Join(keys, " ") != "a% a/2 b" {
-		t.Errorf("after delete: %v", keys)
-	}
-	err := s.write(ctx, func(conn *sqlite.Conn) error {
-		_, err := execN(conn, `INSERT INTO kv (plugin, key, value) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 10000) SELECT 'full', i, x'00' FROM n`)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.KVPut(ctx, "full", "one more", nil); !errors.Is(err, sdk.ErrFull) {
-		t.Errorf("key 10,001: %v", err)
-	}
-	if err := s.KVPut(ctx, "full", "7", []byte("new")); err != nil {
-		t.Errorf("a known key of a full space: %v", err)
-	}
-}
-
-func TestTheDirectoryKeepsWhoWasSeenLast(t *testing.T) {
-	ctx := context.Background()
-	s := open(t, t.TempDir(), Options{Peers: 3})
-	at := time.UnixMilli(1_000_000)
-	for i := range 5 {
-		if err := s.PutPeers(ctx, []Peer{{Mesh: "m", Key: fmt.Sprint(i), Name: "n", LastSeen: at.Add(time.Duration(i) * time.Second)}}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	peers, err := s.Peers(ctx)
-	if err != nil || len(peers) != 3 || peers[0].Key != "4" || peers[2].Key != "2" || !peers[0].LastSeen.Equal(at.Add(4*time.Second)) {
-		t.Errorf("%+v %v", peers, err)
-	}
-}
-
-func TestPresenceIsKeptPerIdentity(t *testing.T) {
-	ctx := context.Background()
-	s := open(t, t.TempDir(), Options{})
-	for _, p := range []Presence{{"m", "b", []byte(`{"x":1}`)}, {"m", "a", []byte(`{}`)}, {"m", "b", []byte(`{"x":2}`)}} {
-		if err := s.PutPresence(ctx, p); err != nil {
-			t.Fatal(err)
-		}
-	}
-	all, err := s.Presences(ctx)
-	if err != nil || len(all) != 2 || all[0].Identity != "a" || string(all[1].Doc) != `{"x":2}` {
-		t.Errorf("%+v %v", all, err)
-	}
-	if err := s.PutPresence(ctx, Presence{Mesh: "m", Identity: "b"}); err != nil {
-		t.Fatal(err)
-	}
-	if all, _ := s.Presences(ctx); len(all) != 1 {
-		t.Errorf("after removal: %+v", all)
-	}
-}
-
 func TestAfterCloseEverythingSaysSo(t *testing.T) {
 	s := open(t, t.TempDir(), Options{})
 	if err := s.Close(); err != nil {
@@ -512,26 +317,4 @@ func TestAfterCloseEverythingSaysSo(t *testing.T) {
 	if _, err := s.Peers(context.Background()); !errors.Is(err, ErrClosed) {
 		t.Errorf("read: %v", err)
 	}
-}
-
-func BenchmarkJournal(b *testing.B) {
-	s := open(b, b.TempDir(), Options{})
-	h := handlers(b, s, "a")
-	frame := make([]byte, 700)
-	var marks []Mark
-	n := 0
-	for b.Loop() {
-		rows := make([]JournalRow, 256)
-		for i := range rows {
-			n++
-			rows[i] = row(byte(n), int64(n%64), h, fmt.Sprintf("c%013d", n), fmt.Sprintf("b%013d", n))
-			rows[i].Frame = frame
-		}
-		res := journal(b, s, rows, marks...)
-		marks = marks[:0]
-		for _, r := range res {
-			marks = append(marks, Mark{Seq: r.Seq, Handler: h[0]})
-		}
-	}
-	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "rows/s")
 }

@@ -186,10 +186,20 @@ func (t *tx) save(r *stored, was sdk.EntryState) error {
 		if err != nil || !r.head {
 			return err
 		}
-		return sqlitefile.Run(t.conn, sqlPromote, r.lane, r.target)
+		return t.promote(r.lane, r.target)
 	case r.State.Live():
 		return sqlitefile.Run(t.conn, sqlRequeue, r.n, r.seq, r.DueAt, r.NotAfter, r.lane, r.target)
 	default:
 		return sqlitefile.Run(t.conn, sqlFinished, r.n, string(r.State), r.Size, r.BrokerMessageID, r.AcceptedAt, r.DeliveredAt)
 	}
+}
+
+// promote makes the first row of a queue its head, if any is left.
+func (t *tx) promote(lane, target string) error {
+	var n int64
+	found, err := sqlitefile.One(t.conn, sqlFirst, func(stmt *sqlite.Stmt) { n = stmt.ColumnInt64(0) }, lane, target)
+	if err != nil || !found {
+		return err
+	}
+	return sqlitefile.Run(t.conn, sqlHead, n)
 }

@@ -100,7 +100,12 @@ func (s *store) List(ctx context.Context, req sdk.ListRequest) (sdk.ListPage, er
 func listQuery(req sdk.ListRequest) (query string, args []any, err error) {
 	var where []string
 	index := ""
-	if len(req.States) > 0 {
+	switch {
+	case len(req.States) == 1 && rare(req.States[0]):
+		// A parameter would not let SQLite see that the index has these rows.
+		where = append(where, "state = '"+string(req.States[0])+"'")
+		index = " INDEXED BY entry_rare"
+	case len(req.States) > 0:
 		marks, live := make([]string, len(req.States)), true
 		for i, state := range req.States {
 			args = append(args, string(state))
@@ -108,11 +113,7 @@ func listQuery(req sdk.ListRequest) (query string, args []any, err error) {
 			live = live && state.Live()
 		}
 		where = append(where, "state IN ("+strings.Join(marks, ", ")+")")
-		switch {
-		case len(req.States) == 1 && rare(req.States[0]):
-			where = append(where, "state IN ('waiting', 'dead', 'expired', 'cancelled')")
-			index = " INDEXED BY entry_rare"
-		case live:
+		if live {
 			where = append(where, "live = 1")
 			index = " INDEXED BY entry_live"
 		}

@@ -40,7 +40,7 @@ CREATE INDEX entry_queue ON entry (lane, target, seq) WHERE live = 1;
 CREATE INDEX entry_due ON entry (lane, due_at, seq) WHERE head = 1;
 CREATE INDEX entry_live ON entry (n) WHERE live = 1;
 CREATE INDEX entry_waiting ON entry (lane, target) WHERE state = 'waiting';
-CREATE INDEX entry_rare ON entry (state, n) WHERE state IN ('waiting', 'dead', 'expired', 'cancelled');
+CREATE INDEX entry_rare ON entry (state, n) WHERE state = 'waiting' OR state = 'dead' OR state = 'expired' OR state = 'cancelled';
 CREATE INDEX entry_done ON entry (not_after) WHERE live = 0;
 
 CREATE TABLE body (n INTEGER PRIMARY KEY, data BLOB NOT NULL);
@@ -97,9 +97,9 @@ FROM entry INDEXED BY entry_id WHERE id = ?1`
   last_error = '', broker_message_id = '', accepted_at = 0, delivered_at = 0,
   head = NOT EXISTS (SELECT 1 FROM entry INDEXED BY entry_queue WHERE live = 1 AND lane = ?5 AND target = ?6)
 WHERE n = ?1`
-	sqlPromote = `UPDATE entry SET head = 1 WHERE n = (SELECT n FROM entry INDEXED BY entry_queue
-  WHERE live = 1 AND lane = ?1 AND target = ?2 ORDER BY seq LIMIT 1)`
-	sqlWake = `UPDATE entry INDEXED BY entry_waiting SET state = 'pending', due_at = ?3
+	sqlFirst = `SELECT n FROM entry INDEXED BY entry_queue WHERE live = 1 AND lane = ?1 AND target = ?2 ORDER BY seq LIMIT 1`
+	sqlHead  = `UPDATE entry SET head = 1 WHERE n = ?1`
+	sqlWake  = `UPDATE entry INDEXED BY entry_waiting SET state = 'pending', due_at = ?3
 WHERE state = 'waiting' AND lane = ?1 AND target = ?2`
 	sqlDropBody = `DELETE FROM body WHERE n = ?1`
 
