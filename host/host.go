@@ -279,7 +279,7 @@ func (h *Host) serve(ctx context.Context, served chan<- error) error {
 // runtimeDir makes an empty directory with a short path for the plugins'
 // sockets. What an earlier run left there is nobody's: the lock is ours.
 func runtimeDir(dataDir string) (string, error) {
-	dir := filepath.Join(dataDir, "run")
+	dir := filepath.Join(dataDir, "ipc")
 	if len(dir) > 64 { // sockets below it must stay under 100 bytes
 		tmp, err := os.MkdirTemp("", "meshhost-")
 		if err != nil {

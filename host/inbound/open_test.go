@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/meshhost/meshhost/host/identity"
-	"github.com/meshhost/meshhost/host/store"
 	"github.com/meshhost/meshhost/sdk"
 )
 
