@@ -280,6 +280,7 @@ func FuzzDecodeConfig(f *testing.F) {
 	f.Add([]byte(`{"name":"n","target":[{"url":"a","weight":2}],"limits":{"rows":1}}`))
 	f.Add([]byte(`{"name":"n","when":{"source":"x"},"env":{"a":"b"},"on":true}`))
 	f.Add([]byte(`{"name":`))
+	f.Add([]byte(`{"name":"0"}A0`))
 	f.Fuzz(func(t *testing.T, config []byte) {
 		c, diags := DecodeConfig[testConfig](config)
 		valid := jsontext.Value(config).IsValid() || len(strings.TrimSpace(string(config))) == 0

@@ -52,6 +52,7 @@ func opResultsToProto(from []OpResult) []*outboxv1.OpResult {
 		r, p := &from[i], &slab[i]
 		p.Code = wire.OpCodes.Number(string(r.Code))
 		p.Seq = r.Seq
+		p.Prev = r.Prev
 		p.Id = r.ID
 		p.State = wire.EntryStates.Number(string(r.State))
 		p.SameFingerprint = r.SameFingerprint

@@ -2,7 +2,9 @@ package sdk
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -46,8 +48,8 @@ func objectMembers(v jsontext.Value) ([]member, error) {
 	if _, err := dec.ReadToken(); err != nil {
 		return nil, fmt.Errorf("not JSON: %w", err)
 	}
-	if dec.PeekKind() != 0 {
-		return nil, fmt.Errorf("not JSON: something follows the object")
+	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("not JSON: something follows the object")
 	}
 	return members, nil
 }

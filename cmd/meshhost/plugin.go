@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -122,7 +123,11 @@ func (a *app) describe(ctx context.Context, path string) (*sdk.Description, erro
 	if _, err := os.Stat(path); err != nil {
 		return nil, notThere(err, "name a plugin's binary, or a plugin of the running daemon without a slash")
 	}
-	d, err := a.daemon.describe(ctx, path)
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	d, err := a.daemon.describe(ctx, abs)
 	if err != nil {
 		return nil, &exitError{code: exitFailed, msg: fmt.Sprintf("%s: %v", path, err), next: "is it a meshhost plugin, built for this machine?"}
 	}

@@ -99,7 +99,7 @@ func New(opts Options) (*Server, error) {
 // Serve answers on ln, made by Listen, until Shutdown; then it returns nil. It
 // closes ln.
 func (s *Server) Serve(ln net.Listener) error {
-	err := s.http.Serve(&gate{Listener: ln, slots: make(chan struct{}, maxConns), done: s.stopping, check: checkPeer, log: s.log})
+	err := s.http.Serve(newGate(ln, s.stopping, s.log))
 	if errors.Is(err, http.ErrServerClosed) || s.isStopping() {
 		return nil
 	}
@@ -109,7 +109,7 @@ func (s *Server) Serve(ln net.Listener) error {
 // Shutdown stops accepting, ends event streams and waits, lets other requests
 // finish until ctx ends, and then cuts what is left.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.stopOnce.Do(func() { close(s.stopping) })
+	s.stopOnce.Do(func() { close(s.stopping) }) // the gate hangs up on who has asked nothing
 	err := s.http.Shutdown(ctx)
 	s.cancel()
 	if err != nil {
@@ -252,65 +252,4 @@ func reply(w http.ResponseWriter, v any) {
 		return
 	}
 	writeBytes(w, http.StatusOK, body)
-}
-
-// gate admits connections: a bounded number, of our user only.
-type gate struct {
-	net.Listener
-	slots chan struct{}
-	done  <-chan struct{}
-	check func(*net.UnixConn) error // checkPeer, but in tests
-	log   hclog.Logger
-}
-
-// refusal is the whole answer to a process of another user.
-const refusal = "HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
-
-// Accept returns the next connection that may talk to us.
-func (g *gate) Accept() (net.Conn, error) {
-	select {
-	case g.slots <- struct{}{}:
-	case <-g.done:
-		return nil, net.ErrClosed
-	}
-	for {
-		c, err := g.Listener.Accept()
-		if err != nil {
-			<-g.slots
-			return nil, err
-		}
-		uc, ok := c.(*net.UnixConn)
-		if !ok {
-			return &counted{Conn: c, slots: g.slots}, nil
-		}
-		if err := g.check(uc); err != nil {
-			g.refuse(c, err)
-			continue
-		}
-		return &counted{Conn: c, slots: g.slots}, nil
-	}
-}
-
-// refuse writes one answer and hangs up. The answer fits any socket buffer, so
-// this blocks nobody.
-func (g *gate) refuse(c net.Conn, why error) {
-	g.log.Warn("connection refused", "reason", why.Error())
-	body := appendProblem(nil, &Problem{Code: "wrong_user", Message: why.Error(), Next: "run the command as the daemon's user"})
-	c.SetWriteDeadline(time.Now().Add(time.Second))
-	fmt.Fprintf(c, refusal, len(body), body)
-	c.Close()
-}
-
-// counted gives its slot back when it is closed.
-type counted struct {
-	net.Conn
-	slots chan struct{}
-	once  sync.Once
-}
-
-// Close closes the connection.
-func (c *counted) Close() error {
-	err := c.Conn.Close()
-	c.once.Do(func() { <-c.slots })
-	return err
 }

@@ -464,12 +464,13 @@ func TestProcessesOfOthersAreTurnedAway(t *testing.T) {
 	}
 	ts := start(t, &fake{})
 	checked := 0
-	g := &gate{Listener: ln, slots: make(chan struct{}, 1), done: ts.stopping, log: ts.log, check: func(*net.UnixConn) error {
+	g := newGate(ln, ts.stopping, ts.log)
+	g.check = func(*net.UnixConn) error {
 		if checked++; checked == 1 {
 			return admitUID(4711, 1000)
 		}
 		return nil
-	}}
+	}
 	first, err := net.Dial("unix", path)
 	if err != nil {
 		t.Fatal(err)
@@ -513,5 +514,24 @@ func TestHugeHeadersAreRefused(t *testing.T) {
 func TestNewWantsEveryRoom(t *testing.T) {
 	if _, err := New(Options{}); err == nil {
 		t.Error("New without rooms succeeded")
+	}
+}
+
+func TestASilentConnectionDoesNotHoldShutdownUp(t *testing.T) {
+	ts := start(t, &fake{})
+	c, err := net.Dial("unix", ts.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := ts.client.Version(t.Context()); err != nil { // the silent one was accepted before it
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	if err := ts.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if d := time.Since(begin); d > 2*time.Second {
+		t.Errorf("Shutdown took %s", d)
 	}
 }

@@ -69,9 +69,13 @@ func fault(outer, inner context.Context, s *Spec, m Method, in incarnation, err 
 	case inner.Err() == nil && broken(err):
 		return lost
 	case inner.Err() != nil, errors.Is(err, context.DeadlineExceeded):
+		limit := "within " + s.timeout(m).String()
+		if outer.Err() != nil {
+			limit = "before the caller's deadline"
+		}
 		return &sdk.Error{
 			Code: sdk.CodeTimeout, Reason: ReasonTimeout,
-			Message: fmt.Sprintf("%sno answer within %s; whether it took effect is unknown", where, s.timeout(m)),
+			Message: where + "no answer " + limit + "; whether it took effect is unknown",
 		}
 	case e != nil: // the plugin said so
 		c := *e

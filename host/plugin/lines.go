@@ -132,17 +132,6 @@ func (w *lineWriter) last(n int) string {
 	return strings.Join(lines, " | ")
 }
 
-// lines returns all that is kept, oldest first.
-func (w *lineWriter) lines() []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	var lines []string
-	for i := max(0, w.next-keepLines); i < w.next; i++ {
-		lines = append(lines, w.ring[i%keepLines])
-	}
-	return lines
-}
-
 // clip shortens s to at most n bytes, at a rune's edge.
 func clip(s string, n int) string {
 	if len(s) <= n {

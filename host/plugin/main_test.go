@@ -284,7 +284,7 @@ func naiveStderr() {
 // rawClient is go-plugin's client as its examples have it.
 func rawClient(mode string, change ...func(*goplugin.ClientConfig)) *goplugin.Client {
 	cmd := exec.Command(self())
-	cmd.Env = []string{modeEnv + "=" + mode}
+	cmd.Env = []string{modeEnv + "=" + mode, "GORACE=atexit_sleep_ms=0"}
 	c := &goplugin.ClientConfig{
 		HandshakeConfig:  bridge.Handshake(),
 		Plugins:          goplugin.PluginSet{bridge.PluginSet: glue{}},
@@ -332,7 +332,10 @@ func self() string {
 // spec is a Spec of this binary in a mode, with directories below dir.
 func spec(kind sdk.Kind, mode, dir string) Spec {
 	return Spec{
-		Kind: kind, Name: "test", Path: self(), Env: map[string]string{modeEnv: mode},
+		Kind: kind, Name: "test", Path: self(), Env: map[string]string{
+			modeEnv:  mode,
+			"GORACE": "atexit_sleep_ms=0", // the race detector's second at exit
+		},
 		DataDir: filepath.Join(dir, "d"), RuntimeDir: filepath.Join(dir, "r"),
 	}
 }

@@ -143,7 +143,7 @@ func TestTrapC11TheHostsEnvironmentLeaks(t *testing.T) {
 		for kv := range strings.SplitSeq(env, "\n") {
 			name, _, _ := strings.Cut(kv, "=")
 			switch {
-			case name == "COLOR", name == modeEnv, strings.HasPrefix(name, "PLUGIN_"), strings.HasPrefix(name, "MESHHOST_"):
+			case name == "COLOR", name == modeEnv, name == "GORACE", strings.HasPrefix(name, "PLUGIN_"), strings.HasPrefix(name, "MESHHOST_"):
 			case strings.Contains(" "+strings.Join(inheritedEnv, " ")+" ", " "+name+" "):
 			default:
 				t.Errorf("unexpected variable %s", name)

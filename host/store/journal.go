@@ -101,14 +101,15 @@ func (s *Store) Journal(ctx context.Context, rows []JournalRow, marks []Mark) (r
 
 // insert stores one row, or finds why not.
 func (s *Store) insert(conn *sqlite.Conn, sz *journalSize, row *JournalRow) (JournalResult, error) {
-	duplicate, err := known(conn, row.Keys)
-	if err != nil {
-		return JournalResult{}, err
-	}
-	if !duplicate && len(row.Handlers) > 0 && (sz.rows+1 > s.opts.JournalRows || sz.bytes+int64(len(row.Frame)) > s.opts.JournalBytes) {
-		return JournalResult{State: Full}, nil
+	if len(row.Handlers) > 0 && (sz.rows+1 > s.opts.JournalRows || sz.bytes+int64(len(row.Frame)) > s.opts.JournalBytes) {
+		// No room; but a duplicate needs none, and may be acked.
+		duplicate, err := known(conn, row.Keys)
+		if err != nil || !duplicate {
+			return JournalResult{State: Full}, err
+		}
 	}
 	at := row.ReceivedAt.UnixMilli()
+	duplicate := false
 	for i := range row.Keys {
 		stmt, err := conn.Prepare("INSERT OR IGNORE INTO dedup (key, at) VALUES (?, ?)")
 		if err != nil {
@@ -119,6 +120,7 @@ func (s *Store) insert(conn *sqlite.Conn, sz *journalSize, row *JournalRow) (Jou
 		if err := run(stmt); err != nil {
 			return JournalResult{}, err
 		}
+		duplicate = duplicate || conn.Changes() == 0
 	}
 	switch {
 	case duplicate:

@@ -23,6 +23,10 @@ func TestConformance(t *testing.T) {
 	outboxtest.Run(t, outboxtest.Driver{Durable: true, Open: openForTest})
 }
 
+func TestConformanceOverTheWire(t *testing.T) {
+	outboxtest.Run(t, outboxtest.OverWire(t, outboxtest.Driver{Durable: true, Open: openForTest}))
+}
+
 func openForTest(ctx context.Context, o outboxtest.Options) (outboxtest.Store, error) {
 	s, err := openStore(ctx, filepath.Join(o.Dir, "outbox.db"),
 		outboxstate.Limits{Rows: o.MaxRows, Bytes: o.MaxBytes, Entry: o.MaxEntry}, o.Now)

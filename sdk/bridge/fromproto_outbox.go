@@ -20,6 +20,7 @@ func opResultFromProto(to *sdk.OpResult, p *outboxv1.OpResult) error {
 	*to = sdk.OpResult{
 		Code:            sdk.OpCode(code),
 		Seq:             p.GetSeq(),
+		Prev:            p.GetPrev(),
 		ID:              p.GetId(),
 		State:           sdk.EntryState(state),
 		SameFingerprint: p.GetSameFingerprint(),

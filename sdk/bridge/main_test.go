@@ -3,6 +3,7 @@ package bridge_test
 import (
 	"context"
 	"net"
+	"os"
 	"reflect"
 	"testing"
 	"time"
@@ -17,7 +18,12 @@ import (
 	"github.com/meshhost/meshhost/sdk/bridge"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(processEnv) != "" {
+		sdk.Serve(sdk.Plugin{Name: "bulky", Version: "1", PushHandler: answer(bulky)})
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // serveRaw runs a server in memory, such as a plugin that answers nonsense, and
 // returns a client of it.

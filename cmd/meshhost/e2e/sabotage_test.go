@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"testing"
-	"time"
 )
 
 // The count itself must be able to fail.
@@ -47,7 +46,7 @@ func TestSabotageIsCaught(t *testing.T) {
 			var o outcome
 			runs := 0
 			for seed := uint64(1); seed <= 3 && o.lost == 0; seed++ {
-				o = chaos(t, bin, seed, 10, []victim{c.victim}, 20*time.Second)
+				o = chaos(t, bin, seed, 8, []victim{c.victim})
 				runs++
 			}
 			fmt.Printf("RESULT sabotage tag=ack_before_store form=%s caught=%v runs=%d %v\n", c.form, o.lost > 0, runs, o)

@@ -662,7 +662,10 @@ type OpResult struct {
 	// Optional, with exists.
 	BrokerMessageId string `protobuf:"bytes,6,opt,name=broker_message_id,json=brokerMessageId,proto3" json:"broker_message_id,omitempty"`
 	// Optional, with full, too_large and conflict: a sentence.
-	Detail        string `protobuf:"bytes,7,opt,name=detail,proto3" json:"detail,omitempty"`
+	Detail string `protobuf:"bytes,7,opt,name=detail,proto3" json:"detail,omitempty"`
+	// Required with stored: the seq of the live row before this one in its queue;
+	// 0 if this one is the head.
+	Prev          int64 `protobuf:"varint,8,opt,name=prev,proto3" json:"prev,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -744,6 +747,13 @@ func (x *OpResult) GetDetail() string {
 		return x.Detail
 	}
 	return ""
+}
+
+func (x *OpResult) GetPrev() int64 {
+	if x != nil {
+		return x.Prev
+	}
+	return 0
 }
 
 // ApplyRequest is a batch.
@@ -2048,7 +2058,7 @@ const file_meshhost_plugin_outbox_v1_outbox_proto_rawDesc = "" +
 	"\n" +
 	"at_unix_ms\x18\v \x01(\x03R\batUnixMs\x12\x14\n" +
 	"\x05final\x18\f \x01(\bR\x05final\x12)\n" +
-	"\x11not_after_unix_ms\x18\r \x01(\x03R\x0enotAfterUnixMs\"\x8f\x02\n" +
+	"\x11not_after_unix_ms\x18\r \x01(\x03R\x0enotAfterUnixMs\"\xa3\x02\n" +
 	"\bOpResult\x125\n" +
 	"\x04code\x18\x01 \x01(\x0e2!.meshhost.plugin.outbox.v1.OpCodeR\x04code\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x03R\x03seq\x12\x0e\n" +
@@ -2056,7 +2066,8 @@ const file_meshhost_plugin_outbox_v1_outbox_proto_rawDesc = "" +
 	"\x05state\x18\x04 \x01(\x0e2%.meshhost.plugin.outbox.v1.EntryStateR\x05state\x12)\n" +
 	"\x10same_fingerprint\x18\x05 \x01(\bR\x0fsameFingerprint\x12*\n" +
 	"\x11broker_message_id\x18\x06 \x01(\tR\x0fbrokerMessageId\x12\x16\n" +
-	"\x06detail\x18\a \x01(\tR\x06detail\"?\n" +
+	"\x06detail\x18\a \x01(\tR\x06detail\x12\x12\n" +
+	"\x04prev\x18\b \x01(\x03R\x04prev\"?\n" +
 	"\fApplyRequest\x12/\n" +
 	"\x03ops\x18\x01 \x03(\v2\x1d.meshhost.plugin.outbox.v1.OpR\x03ops\"N\n" +
 	"\rApplyResponse\x12=\n" +
