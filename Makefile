@@ -30,7 +30,7 @@ build: ## write bin/meshhost and bin/plugins/meshhost-*
 .PHONY: test
 test: ## all tests but the long ones
 	@if [ -n "$(RACE)" ]; then echo "race detector: on"; else echo "race detector: off, it needs cgo and a C compiler"; fi
-	$(GO) test $(RACE) -timeout 9m $(PKGS)
+	.ci/test $(RACE) -timeout 9m $(PKGS)
 
 .PHONY: fmt
 fmt: tools ## format Go and HCL
@@ -69,11 +69,15 @@ bench: build ## measure real binaries over real sockets, beside their ceilings
 
 .PHONY: chaos
 chaos: build ## kill daemons and plugins under load, ROUNDS (default 20) a victim
-	MESHHOST_CHAOS_ROUNDS=$(or $(ROUNDS),20) $(GO) test -count 1 -run 'TestChaos' -timeout 60m -v ./cmd/meshhost/e2e
+	MESHHOST_CHAOS_ROUNDS=$(or $(ROUNDS),20) .ci/test -count 1 -run 'TestChaos' -timeout 60m ./cmd/meshhost/e2e
 
 .PHONY: sabotage
 sabotage: ## build with each promise broken and prove that a test notices
-	MESHHOST_SABOTAGE=1 $(GO) test -count 1 -run 'TestSabotage' -timeout 30m -v ./cmd/meshhost/e2e
+	MESHHOST_SABOTAGE=1 .ci/test -count 1 -run 'TestSabotage' -timeout 30m ./cmd/meshhost/e2e
+
+.PHONY: fresh
+fresh: ## follow the README in an empty directory with empty caches; takes minutes
+	.ci/fresh
 
 .PHONY: ci
 ci: ## what CI runs: build, lint, generated code, tests, fuzzing, a short chaos run

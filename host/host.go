@@ -31,9 +31,16 @@ const (
 	eventHistory = 1024
 	// closeTimeout is the one deadline for an orderly stop.
 	closeTimeout = 8 * time.Second
-	// settleTimeout bounds the wait for the plugins before the connections
-	// start: a handler that has not said what it wants would get everything.
+	// requestsTimeout and wireTimeout are the most of it that requests and
+	// messages on the wire may take: what they leave is for the journal and the
+	// plugins.
+	requestsTimeout = 2 * time.Second
+	wireTimeout     = 3 * time.Second
+	// settleTimeout bounds the wait for the push handlers before the connections
+	// start: one that has not said what it wants would get everything.
+	// othersTimeout is for the other plugins, which a mesh can do without.
 	settleTimeout = 12 * time.Second
+	othersTimeout = 2 * time.Second
 )
 
 // settings are what Run and the tests choose beyond mesh.hcl.
@@ -72,6 +79,9 @@ type Host struct {
 
 	pluginsChanged chan struct{}
 	cancelPlugins  context.CancelFunc
+	// wired is closed when every room stands: plugins start before, and may ask
+	// for a room as soon as they are configured.
+	wired chan struct{}
 }
 
 // use is one block with its plugin.
@@ -90,7 +100,7 @@ func blockOf(u *config.Use) string { return string(u.Kind) + "." + u.Name }
 func New(ctx context.Context, cfg *config.Config, opts settings) (h *Host, err error) {
 	h = &Host{
 		cfg: cfg, opts: opts, logger: opts.logger, startedAt: time.Now(), bus: event.New(eventHistory),
-		meshes: map[string]*mesh{}, pluginsChanged: make(chan struct{}, 1), metrics: newMetrics(),
+		meshes: map[string]*mesh{}, pluginsChanged: make(chan struct{}, 1), metrics: newMetrics(), wired: make(chan struct{}),
 	}
 	defer func() {
 		if err != nil {
@@ -122,6 +132,7 @@ func New(ctx context.Context, cfg *config.Config, opts settings) (h *Host, err e
 	if err = h.wire(ctx); err != nil {
 		return nil, err
 	}
+	close(h.wired)
 	return h, nil
 }
 
@@ -226,54 +237,72 @@ func (h *Host) giveBack() error {
 func (h *Host) Run(ctx context.Context) error {
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	var wg, features sync.WaitGroup
+	var wg sync.WaitGroup
 	h.outbound.Start(work)
 	h.features.Start(work)
 	wg.Go(func() { h.followPlugins(work) })
-	features.Go(func() { h.features.Wait() })
 	wg.Go(func() {
 		h.awaitPlugins(work)
 		for _, m := range h.meshes {
 			wg.Go(func() { m.run(work) })
 		}
 	})
-	served := make(chan error, 1)
-	err := h.serve(ctx, served)
+	ended, err := h.serve(ctx)
 	if err == nil {
 		select {
 		case <-ctx.Done():
 			h.logger.Info("stopping")
-		case err = <-served:
+		case err = <-ended:
 		}
 	}
 	stop, done := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer done()
-	errs := []error{err, h.server.Shutdown(stop), h.outbound.Close(stop), h.inbound.Close(stop), h.roster.Close(stop)}
+	errs := []error{
+		err, within(stop, requestsTimeout, h.server.Shutdown), within(stop, wireTimeout, h.outbound.Close),
+		h.inbound.Close(stop), h.roster.Close(stop),
+	}
+	if ended != nil {
+		<-ended // its socket is gone
+	}
 	cancel()
 	wg.Wait()
-	features.Wait()
+	h.features.Wait()
 	h.stopPlugins(stop)
 	errs = append(errs, h.giveBack())
 	return errors.Join(errs...)
 }
 
-// serve opens the socket, when all that must come before it has.
-func (h *Host) serve(ctx context.Context, served chan<- error) error {
+// within runs a step of the stop in a part of its time.
+func within(ctx context.Context, part time.Duration, step func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, part)
+	defer cancel()
+	return step(ctx)
+}
+
+// serve opens the socket, when all that must come before it has. The channel
+// has the error of the listener, if any, and is closed when it is gone.
+func (h *Host) serve(ctx context.Context) (<-chan error, error) {
 	if h.opts.beforeServe != nil {
 		if err := h.opts.beforeServe(ctx, h); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	ln, err := control.Listen(control.ListenOptions{Path: h.cfg.Control.Socket, Locked: true})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	go func() { served <- h.server.Serve(ln) }() // ends with Shutdown
+	ended := make(chan error, 1)
+	go func() { // ends with Shutdown; Run waits for it
+		defer close(ended)
+		if err := h.server.Serve(ln); err != nil {
+			ended <- err
+		}
+	}()
 	h.logger.Info("ready", "socket", h.cfg.Control.Socket, "after", time.Since(h.startedAt).Round(time.Millisecond))
 	if h.opts.served != nil {
 		h.opts.served()
 	}
-	return nil
+	return ended, nil
 }
 
 // runtimeDir makes an empty directory with a short path for the plugins'

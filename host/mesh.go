@@ -15,7 +15,6 @@ import (
 	"github.com/meshhost/meshhost/host/broker"
 	"github.com/meshhost/meshhost/host/config"
 	"github.com/meshhost/meshhost/host/control"
-	"github.com/meshhost/meshhost/host/event"
 	"github.com/meshhost/meshhost/host/identity"
 	"github.com/meshhost/meshhost/host/inbound"
 	"github.com/meshhost/meshhost/host/link"
@@ -41,10 +40,15 @@ type mesh struct {
 	// listWanted asks run for a peer list; listing runs one at a time.
 	listWanted chan struct{}
 
+	// telling is held while the broker is told of a presence, by whoever does;
+	// told is the presence that knows all that is wanted of it, guarded by it.
+	telling turn
+	told    string
+
 	mu   sync.Mutex
-	last broker.State
-	// told is the presence that knows all that is wanted of it. run's own.
-	told string
+	last broker.State // guarded by mu
+	// followed is the state that was published last; followStates' own.
+	followed broker.State
 }
 
 // newMesh prepares a mesh; run connects it.
@@ -53,7 +57,7 @@ func (h *Host) newMesh(ctx context.Context, cfg *config.Mesh) (*mesh, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &mesh{h: h, cfg: cfg, logger: h.logger.Named("mesh." + cfg.Name), changed: make(chan struct{}, 1), listWanted: make(chan struct{}, 1), journalKey: cfg.Key.AtRest("journal")}
+	m := &mesh{h: h, cfg: cfg, logger: h.logger.Named("mesh." + cfg.Name), changed: make(chan struct{}, 1), listWanted: make(chan struct{}, 1), journalKey: cfg.Key.AtRest("journal"), telling: make(turn, 1)}
 	hostname, err := os.Hostname()
 	if err != nil {
 		hostname = "" // optional in a hello (PROTOCOL 2.1)
@@ -85,19 +89,7 @@ func (h *Host) newMesh(ctx context.Context, cfg *config.Mesh) (*mesh, error) {
 // run keeps the connections until ctx ends.
 func (m *mesh) run(ctx context.Context) {
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			select {
-			case <-m.changed:
-				m.mu.Lock()
-				st := m.last
-				m.mu.Unlock()
-				m.follow(ctx, st)
-			case <-ctx.Done():
-				return
-			}
-		}
-	})
+	wg.Go(func() { m.followStates(ctx) })
 	wg.Go(func() {
 		for {
 			select {
@@ -168,49 +160,6 @@ func (m *mesh) onState(c *broker.Conn, st broker.State) {
 	case m.changed <- struct{}{}:
 	default: // run looks at the latest state anyway
 	}
-}
-
-// follow publishes a state and tells a fresh presence what is wanted of it.
-func (m *mesh) follow(ctx context.Context, st broker.State) {
-	m.h.bus.Publish(event.KindBrokerStatus, m.cfg.Name, map[string]string{"status": meshState(st), "reason": st.Reason})
-	if st.Phase != link.Ready {
-		return
-	}
-	me := m.broker.Member().Public().String()
-	m.h.features.Connected(sdk.Connected{Mesh: m.cfg.Name, Identity: me, PresenceID: st.PresenceID(), At: st.Since})
-	if m.told == st.PresenceID() {
-		return
-	}
-	if err := m.tellPresence(ctx, me); err != nil {
-		m.logger.Warn("the desired presence was not applied; the next connection tries again", "error", err)
-		return
-	}
-	m.told = st.PresenceID()
-}
-
-func (m *mesh) tellPresence(ctx context.Context, me string) error {
-	frames, err := m.h.presences.frames(m.cfg.Name, me)
-	if err != nil {
-		return err
-	}
-	m.broker.Member().SetNudgeStatus(m.h.presences.status(m.cfg.Name, me))
-	for _, f := range frames {
-		typ, body := splitFrame(f)
-		if hasReply(typ) {
-			_, err = m.broker.Member().Request(ctx, typ, body)
-		} else {
-			err = m.broker.Member().Notify(ctx, typ, body)
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", typ, err)
-		}
-	}
-	return nil
-}
-
-// hasReply reports whether the broker answers a presence frame (PROTOCOL 7.1).
-func hasReply(frameType string) bool {
-	return frameType == "set_visible" || frameType == "set_profile"
 }
 
 // splitFrame returns a frame's type and the rest of it.

@@ -42,7 +42,7 @@ func (l lister) ListPeers(ctx context.Context, name string) ([]sdk.Peer, error) 
 	}
 	rows, err := m.listPeers(ctx)
 	if err != nil {
-		return nil, frameError(name, err)
+		return nil, m.frameError(err)
 	}
 	keys := make([]string, 0, 2*len(rows))
 	for i := range rows {

@@ -2,7 +2,6 @@ package host
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -77,14 +76,19 @@ func (h *Host) stopPlugins(ctx context.Context) {
 	}
 }
 
-// awaitPlugins returns when every plugin serves or is known to be broken.
+// awaitPlugins returns when every plugin serves or is known to be broken, or
+// has had its time.
 func (h *Host) awaitPlugins(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
-	defer cancel()
 	var wg sync.WaitGroup
 	for _, u := range h.uses {
 		wg.Go(func() {
-			if err := u.plugin.Ready(ctx); err != nil && !errors.Is(err, context.Canceled) {
+			limit := othersTimeout
+			if u.cfg.Kind == sdk.KindPushHandler {
+				limit = settleTimeout
+			}
+			ready, cancel := context.WithTimeout(ctx, limit)
+			defer cancel()
+			if err := u.plugin.Ready(ready); err != nil && ctx.Err() == nil {
 				h.logger.Error("a plugin does not serve", "plugin", u.plugin.ID(), "error", err)
 			}
 		})

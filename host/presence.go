@@ -21,6 +21,21 @@ type wanted struct {
 	Visible *bool                     `json:"visible,omitzero"`
 	Profile map[string]jsontext.Value `json:"profile,omitempty"`
 	Groups  map[string]string         `json:"groups,omitempty"` // name -> role
+	// Left are groups that a fresh presence must be told to leave: the broker
+	// begins it with those of a sibling's close (PROTOCOL 2.6).
+	Left map[string]bool `json:"left,omitempty"`
+}
+
+// maxGroups bounds both Groups and Left.
+const maxGroups = 256
+
+// isPresence reports whether frames of a type are kept.
+func isPresence(frameType string) bool {
+	switch frameType {
+	case "set_summary", "set_status", "set_visible", "set_profile", "join_group", "leave_group":
+		return true
+	}
+	return false
 }
 
 // presenceFrame is the part of a presence frame that is remembered (PROTOCOL
@@ -68,15 +83,30 @@ func (w *wanted) take(frame jsontext.Value) (bool, error) {
 		if f.Name == "" {
 			return true, missing("name")
 		}
+		if _, in := w.Groups[f.Name]; !in && len(w.Groups) >= maxGroups {
+			return true, sdk.Errorf(sdk.CodeFull, "too_many_groups", "this identity is in %d groups already", maxGroups).
+				WithNext("Leave one: meshhost peers leave NAME.")
+		}
 		if w.Groups == nil {
 			w.Groups = map[string]string{}
 		}
 		w.Groups[f.Name] = f.Role
+		delete(w.Left, f.Name)
 	case "leave_group":
 		if f.Name == "" {
 			return true, missing("name")
 		}
 		delete(w.Groups, f.Name)
+		if w.Left == nil {
+			w.Left = map[string]bool{}
+		}
+		for name := range w.Left {
+			if len(w.Left) < maxGroups {
+				break
+			}
+			delete(w.Left, name)
+		}
+		w.Left[f.Name] = true
 	default:
 		return false, nil
 	}
@@ -112,6 +142,9 @@ func (w *wanted) frames() ([]jsontext.Value, error) {
 		f := map[string]jsontext.Value{"type": jsontext.Value(`"set_profile"`)}
 		maps.Copy(f, w.Profile)
 		errs = append(errs, add(f))
+	}
+	for _, name := range slices.Sorted(maps.Keys(w.Left)) {
+		errs = append(errs, add(presenceFrame{Type: "leave_group", Name: name}))
 	}
 	for _, name := range slices.Sorted(maps.Keys(w.Groups)) {
 		errs = append(errs, add(presenceFrame{Type: "join_group", Name: name, Role: w.Groups[name]}))
@@ -170,7 +203,7 @@ func (p *presences) record(ctx context.Context, mesh, identity string, frame jso
 	next := &wanted{}
 	if w := p.m[key]; w != nil {
 		*next = *w
-		next.Profile, next.Groups = maps.Clone(w.Profile), maps.Clone(w.Groups)
+		next.Profile, next.Groups, next.Left = maps.Clone(w.Profile), maps.Clone(w.Groups), maps.Clone(w.Left)
 	}
 	is, err := next.take(frame)
 	if !is || err != nil {

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/meshhost/meshhost/host/broker"
 	"github.com/meshhost/meshhost/host/identity"
+	"github.com/meshhost/meshhost/host/link"
 	"github.com/meshhost/meshhost/host/outbound"
 	"github.com/meshhost/meshhost/host/plugin"
+	"github.com/meshhost/meshhost/host/roster"
 	"github.com/meshhost/meshhost/sdk"
 )
 
@@ -21,49 +24,92 @@ type services struct{ h *Host }
 // kept and applied at the next hello_ack.
 var deferred = jsontext.Value(`{"type":"ack","queued":false,"deferred":true}`)
 
+// await returns when the rooms stand.
+func (s services) await(ctx context.Context) error {
+	select {
+	case <-s.h.wired:
+		return nil
+	case <-ctx.Done():
+		return sdk.Errorf(sdk.CodeUnavailable, "starting", "the daemon is starting").WithNext("Try again in a moment.")
+	}
+}
+
 // Request is plugin.Services.
 func (s services) Request(ctx context.Context, _ plugin.Caller, req sdk.FrameRequest) (jsontext.Value, error) {
+	if err := s.await(ctx); err != nil {
+		return nil, err
+	}
 	c, mesh, err := s.h.conn(req)
 	if err != nil {
 		return nil, err
 	}
 	typ, body := splitFrame(req.Frame)
-	kept, err := s.h.presences.record(ctx, mesh.cfg.Name, c.Public().String(), req.Frame)
+	kept, done, err := s.keep(ctx, c, mesh, typ, req.Frame)
 	if err != nil {
 		return nil, err
 	}
-	if kept && !c.Ready() {
-		return deferred, nil
-	}
+	defer done()
 	reply, err := c.Request(ctx, typ, body)
-	if err != nil {
-		return nil, frameError(mesh.cfg.Name, err)
+	switch {
+	case err == nil:
+		return reply, nil
+	case kept && notSent(err):
+		mesh.tellLater()
+		return deferred, nil
+	default:
+		return nil, mesh.frameError(err)
 	}
-	return reply, nil
+}
+
+// keep records a presence frame; until done is called, no fresh presence is
+// told what it holds, or an older wish could overtake this one.
+func (s services) keep(ctx context.Context, c *broker.Conn, mesh *mesh, typ string, frame jsontext.Value) (kept bool, done func(), err error) {
+	if !isPresence(typ) {
+		return false, func() {}, nil
+	}
+	if err := mesh.telling.lock(ctx); err != nil {
+		return false, nil, err
+	}
+	me := c.Public().String()
+	if kept, err = s.h.presences.record(ctx, mesh.cfg.Name, me, frame); err != nil {
+		mesh.telling.unlock()
+		return false, nil, err
+	}
+	c.SetNudgeStatus(s.h.presences.status(mesh.cfg.Name, me))
+	return kept, mesh.telling.unlock, nil
+}
+
+// notSent says that the connection was not there, so the next one tells what is
+// kept.
+func notSent(err error) bool {
+	return errors.Is(err, broker.ErrNotConnected) || errors.Is(err, broker.ErrConnectionLost)
 }
 
 // Notify is plugin.Services.
 func (s services) Notify(ctx context.Context, _ plugin.Caller, req sdk.FrameRequest) error {
+	if err := s.await(ctx); err != nil {
+		return err
+	}
 	c, mesh, err := s.h.conn(req)
 	if err != nil {
 		return err
 	}
 	typ, body := splitFrame(req.Frame)
-	me := c.Public().String()
-	kept, err := s.h.presences.record(ctx, mesh.cfg.Name, me, req.Frame)
+	kept, done, err := s.keep(ctx, c, mesh, typ, req.Frame)
 	if err != nil {
 		return err
 	}
-	if kept {
-		c.SetNudgeStatus(s.h.presences.status(mesh.cfg.Name, me))
-		if !c.Ready() {
-			return nil
-		}
+	defer done()
+	err = c.Notify(ctx, typ, body)
+	switch {
+	case err == nil:
+		return nil
+	case kept && notSent(err):
+		mesh.tellLater()
+		return nil
+	default:
+		return mesh.frameError(err)
 	}
-	if err := c.Notify(ctx, typ, body); err != nil {
-		return frameError(mesh.cfg.Name, err)
-	}
-	return nil
 }
 
 // conn finds the connection that a frame goes out on.
@@ -98,9 +144,16 @@ func (h *Host) noMesh(name string) error {
 }
 
 // frameError turns what the broker room says into what a plugin understands.
-func frameError(mesh string, err error) error {
+func (m *mesh) frameError(err error) error {
+	return frameError(m.cfg.Name, m.broker.Member().State(), err)
+}
+
+func frameError(mesh string, st broker.State, err error) error {
 	var remote *broker.RemoteError
 	switch {
+	case errors.Is(err, broker.ErrNotConnected) && st.Phase == link.Suspended:
+		return sdk.Errorf(sdk.CodePermission, "identity_rejected", "mesh %q: the broker rejected this member (%s): %s", mesh, st.Reason, st.LastError).
+			WithNext("Trying again won't help: check mesh_id, member_id and the key, or ask an administrator of the mesh; then start meshhost again.")
 	case errors.As(err, &remote):
 		code := sdk.CodeInvalid
 		switch remote.Code {
@@ -123,12 +176,19 @@ func frameError(mesh string, err error) error {
 
 // Send is plugin.Services.
 func (s services) Send(ctx context.Context, _ plugin.Caller, req sdk.SendRequest) (sdk.SendReply, error) {
+	if err := s.await(ctx); err != nil {
+		return sdk.SendReply{}, err
+	}
 	rep, err := s.h.outbound.Accept(ctx, outbound.Request{
 		Mesh: req.Mesh, To: req.To, Message: req.Message, Priority: req.Priority, ClientMessageID: req.ClientMessageID,
 	})
 	var conflict *outbound.Conflict
 	if errors.As(err, &conflict) {
 		return sdk.SendReply{}, sdk.Errorf(sdk.CodeConflict, conflict.Kind, "%v", conflict)
+	}
+	var several *roster.AmbiguousError
+	if errors.As(err, &several) {
+		return sdk.SendReply{}, sdk.Errorf(sdk.CodeConflict, "ambiguous_target", "%v", several).WithNext("Send to the key of one of them.")
 	}
 	if err != nil {
 		return sdk.SendReply{}, err
@@ -138,12 +198,23 @@ func (s services) Send(ctx context.Context, _ plugin.Caller, req sdk.SendRequest
 
 // Peers is plugin.Services.
 func (s services) Peers(ctx context.Context, _ plugin.Caller, req sdk.PeersRequest) (sdk.PeerView, error) {
-	return rooms{s.h}.Peers(ctx, req.Mesh, req.All)
+	if err := s.await(ctx); err != nil {
+		return sdk.PeerView{}, err
+	}
+	return rooms(s).Peers(ctx, req.Mesh, req.All)
 }
 
-// Emit is plugin.Services.
+// Emit is plugin.Services. An event whose data names a mesh belongs to it.
 func (s services) Emit(_ context.Context, caller plugin.Caller, kind string, data jsontext.Value) error {
-	s.h.bus.Publish(caller.Name+"."+kind, "", data)
+	var of struct {
+		Mesh string `json:"mesh"`
+	}
+	if len(data) > 0 {
+		if err := json.Unmarshal(data, &of); err != nil {
+			return sdk.Errorf(sdk.CodeInvalid, "bad_event", "the data of event %q is not a JSON object with a text as mesh: %v", kind, err)
+		}
+	}
+	s.h.bus.Publish(caller.Name+"."+kind, of.Mesh, data)
 	return nil
 }
 

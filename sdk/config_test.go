@@ -42,7 +42,7 @@ type testConfig struct {
 	Tls     *testPair         `mesh:"tls,block"`
 	Targets []testTarget      `mesh:"target,block"`
 	Hidden  int               `mesh:"-"`
-	private int
+	_       int
 }
 
 func decode(t *testing.T, config string) (testConfig, Diagnostics) {

@@ -55,10 +55,11 @@ type CLI struct {
 	// such as "state_get/v1". Empty: FEATURE_METHOD/v1.
 	Schema string `json:"schema,omitempty"`
 	// Follow makes -follow possible: after the first answer the CLI calls
-	// again whenever an event of kind Event is published, with the parameter
+	// again whenever the feature emitted an event of kind Event, with the parameter
 	// Cursor set to the field Key of the last row seen.
 	Follow *Follow `json:"follow,omitempty"`
-	// Stream makes the verb print events of this kind, one JSON object a line,
+	// Stream makes the verb print the feature's events of this kind, as Host.Emit
+	// takes it, one JSON object a line,
 	// until interrupted; the method itself is called once, first.
 	Stream string `json:"stream,omitempty"`
 	// Hidden keeps the method out of the help.

@@ -129,8 +129,9 @@ var errNoHost = Errorf(CodeUnavailable, "no_host_services", "this host offers no
 func (noHost) Request(context.Context, FrameRequest) (jsontext.Value, error) {
 	return nil, errNoHost
 }
-func (noHost) Notify(context.Context, FrameRequest) error            { return errNoHost }
-func (noHost) Send(context.Context, SendRequest) (SendReply, error)  { return SendReply{}, errNoHost }
+func (noHost) Notify(context.Context, FrameRequest) error           { return errNoHost }
+func (noHost) Send(context.Context, SendRequest) (SendReply, error) { return SendReply{}, errNoHost }
+
 func (noHost) Peers(context.Context, PeersRequest) (PeerView, error) { return PeerView{}, errNoHost }
 func (noHost) Emit(context.Context, string, jsontext.Value) error    { return errNoHost }
 func (noHost) StoreGet(context.Context, string) ([]byte, error)      { return nil, errNoHost }

@@ -61,15 +61,18 @@ func (h *fakeHost) called(want string, n int) bool {
 
 func (h *fakeHost) Send(_ context.Context, r control.SendRequest) (control.SendReply, error) {
 	h.note("send to=%s message=%q priority=%s mesh=%s key=%s", r.To, r.Message, r.Priority, r.Mesh, r.ClientMessageID)
-	rep := control.SendReply{ID: "0198-" + r.To, ClientMessageID: "0198-" + r.To, Status: control.StatusQueued, Durable: true,
-		Resolved: control.Resolved{Target: "ab12", Name: r.To, From: "live"}}
+	rep := control.SendReply{
+		ID: "0198-" + r.To, ClientMessageID: "0198-" + r.To, Status: control.StatusQueued, Durable: true,
+		Resolved: control.Resolved{Target: "ab12", Name: r.To, From: "live"},
+	}
 	if r.ClientMessageID != "" {
 		rep.ClientMessageID = r.ClientMessageID
 	}
 	switch r.To {
 	case "several":
 		return rep, &control.Ambiguous{Target: r.To, Candidates: []control.Candidate{
-			{Mesh: "team", PubKey: "aa11", DisplayName: "several\x1b[31m", Role: "session"}, {Mesh: "team", PubKey: "bb22"}}}
+			{Mesh: "team", PubKey: "aa11", DisplayName: "several\x1b[31m", Role: "session"}, {Mesh: "team", PubKey: "bb22"},
+		}}
 	case "nobody":
 		return rep, sdk.Errorf(sdk.CodeUnavailable, "route_failed", "nobody is called %q", r.To)
 	case "reused":
@@ -97,8 +100,10 @@ func (h *fakeHost) Send(_ context.Context, r control.SendRequest) (control.SendR
 }
 
 func row(id string, state sdk.EntryState) sdk.Entry {
-	return sdk.Entry{ID: id, ClientMessageID: "c-" + id, Mesh: "team", Sender: "member", Target: "ab12", Priority: "next",
-		EnqueuedAt: time.UnixMilli(1700000000000), State: state, BrokerMessageID: "b1"}
+	return sdk.Entry{
+		ID: id, ClientMessageID: "c-" + id, Mesh: "team", Sender: "member", Target: "ab12", Priority: "next",
+		EnqueuedAt: time.UnixMilli(1700000000000), State: state, BrokerMessageID: "b1",
+	}
 }
 
 func (h *fakeHost) List(_ context.Context, r sdk.ListRequest) (sdk.ListPage, error) {
@@ -175,9 +180,12 @@ func (h *fakeHost) Plugins(context.Context) ([]control.PluginStatus, error) {
 	}
 	h.mu.Unlock()
 	return []control.PluginStatus{
-		{Kind: sdk.KindOutbox, Name: "sqlite", State: state, Version: "1.0.0", PID: 42,
+		{
+			Kind: sdk.KindOutbox, Name: "sqlite", State: state, Version: "1.0.0", PID: 42,
 			Description: &sdk.Description{Name: "sqlite", Doc: "keeps messages", Protocol: 1, Schema: sdk.Schema{
-				Attributes: []sdk.Attribute{{Name: "path", Type: sdk.Type{Name: sdk.TypePath}, Default: jsontext.Value(`"outbox.db"`), Doc: "where"}}}}},
+				Attributes: []sdk.Attribute{{Name: "path", Type: sdk.Type{Name: sdk.TypePath}, Default: jsontext.Value(`"outbox.db"`), Doc: "where"}},
+			}},
+		},
 		{Kind: sdk.KindPeerFilter, Name: "role", State: control.PluginQuarantined, Restarts: 5, LastError: "exit status 1"},
 		{Kind: sdk.KindPushHandler, Name: "two", State: control.PluginReady},
 		{Kind: sdk.KindFeature, Name: "two", State: control.PluginReady},
@@ -186,10 +194,12 @@ func (h *fakeHost) Plugins(context.Context) ([]control.PluginStatus, error) {
 
 func (h *fakeHost) Status(ctx context.Context) (control.Status, error) {
 	plugins, err := h.Plugins(ctx)
-	return control.Status{Version: "1.2.3", PID: 7, UptimeMS: 61000, Plugins: plugins,
+	return control.Status{
+		Version: "1.2.3", PID: 7, UptimeMS: 61000, Plugins: plugins,
 		Meshes:   []control.MeshStatus{{Name: "team", State: control.MeshReconnecting, Detail: "connection refused"}},
 		Outboxes: []control.OutboxStatus{{Name: "sqlite", Durable: true, States: map[sdk.EntryState]int64{sdk.StatePending: 3}}},
-		Warnings: []string{"mind the gap"}}, err
+		Warnings: []string{"mind the gap"},
+	}, err
 }
 
 // Params and results of the fake features; their declarations come from
@@ -231,8 +241,10 @@ func (h *fakeHost) feature(name string) *sdk.Feature {
 	switch name {
 	case "inbox":
 		return &sdk.Feature{Default: "list", Methods: []sdk.Method{
-			sdk.NewMethod("list", "List messages.", sdk.CLI{Rows: "messages", Columns: []string{"id", "from", "body"}, Schema: "inbox/v1",
-				Follow: &sdk.Follow{Event: "inbox.new", Cursor: "after", Key: "id"}}, h.inbox),
+			sdk.NewMethod("list", "List messages.", sdk.CLI{
+				Rows: "messages", Columns: []string{"id", "from", "body"}, Schema: "inbox/v1",
+				Follow: &sdk.Follow{Event: "new", Cursor: "after", Key: "id"},
+			}, h.inbox),
 			sdk.NewMethod("seen", "Mark messages seen.", sdk.CLI{Args: []string{"ids"}}, func(_ context.Context, _ sdk.Call, p seenParams) (none, error) {
 				return none{}, nil
 			}),
@@ -248,7 +260,7 @@ func (h *fakeHost) feature(name string) *sdk.Feature {
 			sdk.NewMethod("set", "Write a key.", sdk.CLI{Args: []string{"key", "value"}}, func(_ context.Context, _ sdk.Call, p setParams) (setResult, error) {
 				return setResult(p), nil
 			}),
-			sdk.NewMethod("watch", "Watch.", sdk.CLI{Stream: "state.change"}, func(context.Context, sdk.Call, none) (none, error) { return none{}, nil }),
+			sdk.NewMethod("watch", "Watch.", sdk.CLI{Stream: "change"}, func(context.Context, sdk.Call, none) (none, error) { return none{}, nil }),
 		}}
 	}
 	return nil
@@ -273,8 +285,10 @@ func (h *fakeHost) Features(context.Context) ([]control.Feature, error) {
 	var out []control.Feature
 	for _, name := range []string{"inbox", "state"} {
 		f := h.feature(name)
-		out = append(out, control.Feature{Name: name, Plugin: "p." + name, State: control.PluginReady, Doc: "The feature " + name,
-			DefaultMethod: f.Default, Methods: f.Methods})
+		out = append(out, control.Feature{
+			Name: name, Plugin: "p." + name, State: control.PluginReady, Doc: "The feature " + name,
+			DefaultMethod: f.Default, Methods: f.Methods,
+		})
 	}
 	return out, nil
 }

@@ -22,7 +22,7 @@ func (c *call) stream(ctx context.Context, cl *control.Client) error {
 		}
 		return c.a.emit(c.schema(), "", res)
 	}
-	return cl.Events(ctx, []string{c.method.CLI.Stream}, c.mesh, first, c.a.printEvent)
+	return cl.Events(ctx, []string{c.feature + "." + c.method.CLI.Stream}, c.mesh, first, c.a.printEvent)
 }
 
 // followRows prints the rows that are there and then those that come. It reads
@@ -32,7 +32,7 @@ func (c *call) stream(ctx context.Context, cl *control.Client) error {
 func (c *call) followRows(ctx context.Context, cl *control.Client) error {
 	f := &follower{call: c, cl: cl, head: true}
 	more := func() error { return f.more(ctx) }
-	return cl.Events(ctx, []string{c.method.CLI.Follow.Event}, c.mesh, more, func(control.StreamEvent) error { return more() })
+	return cl.Events(ctx, []string{c.feature + "." + c.method.CLI.Follow.Event}, c.mesh, more, func(control.StreamEvent) error { return more() })
 }
 
 // follower knows how far the rows were printed.

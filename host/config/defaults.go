@@ -3,21 +3,27 @@ package config
 import (
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
 )
 
-// DefaultDataDir is data_dir where the configuration has none: $XDG_STATE_HOME/meshhost, else ~/.local/state/meshhost.
+// DefaultDataDir is data_dir where the configuration has none: $XDG_STATE_HOME/meshhost, else ~/.local/state/meshhost; without $HOME,
+// ~ is what the user database says.
 // An XDG variable counts only if it is absolute, as its specification says.
 func DefaultDataDir() (string, error) {
 	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, "meshhost"), nil
 	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return "", fmt.Errorf("find the user's state directory: %w", err)
+	home := os.Getenv("HOME")
+	if home == "" { // as under some service managers: the user database knows it
+		u, err := user.Current()
+		if err != nil {
+			return "", fmt.Errorf("find the user's state directory: $HOME is not set, and %w", err)
+		}
+		home = u.HomeDir
 	}
 	if !filepath.IsAbs(home) {
-		return "", fmt.Errorf("find the user's state directory: $HOME is %q, want an absolute path", home)
+		return "", fmt.Errorf("find the user's state directory: the home directory is %q, want an absolute path", home)
 	}
 	return filepath.Join(home, ".local", "state", "meshhost"), nil
 }

@@ -41,15 +41,20 @@ func (f *fake) Get(_ context.Context, id string) (*sdk.Entry, bool, error) { ret
 func (f *fake) Inflight() []string                                         { return f.inflight }
 func (f *fake) Requeue(_ context.Context, id string) (*sdk.Entry, error)   { return f.requeue(id) }
 func (f *fake) Cancel(_ context.Context, id string) error                  { return f.cancel(id) }
-func (f *fake) Features(context.Context) ([]Feature, error)                { return f.features, f.err }
-func (f *fake) Plugins(context.Context) ([]PluginStatus, error)            { return f.status.Plugins, f.err }
-func (f *fake) Status(context.Context) (Status, error)                     { return f.status, f.err }
+func (f *fake) Features(context.Context) ([]Feature, error) { return f.features, f.err }
+
+func (f *fake) Plugins(context.Context) ([]PluginStatus, error) { return f.status.Plugins, f.err }
+
+func (f *fake) Status(context.Context) (Status, error) { return f.status, f.err }
+
 func (f *fake) Peers(_ context.Context, m string, all bool) (sdk.PeerView, error) {
 	return f.peers(m, all)
 }
+
 func (f *fake) Wait(ctx context.Context, id string, s sdk.EntryState) (*sdk.Entry, error) {
 	return f.wait(ctx, id, s)
 }
+
 func (f *fake) Call(_ context.Context, feature string, c sdk.Call) (jsontext.Value, error) {
 	return f.call(feature, c)
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -97,8 +96,10 @@ func TestRoutesAnswer(t *testing.T) {
 			return jsontext.Value(result), nil
 		}
 	}
-	status := Status{Version: "1.2.3", Meshes: []MeshStatus{{Name: "team", State: MeshOpen}, {Name: "lab", State: MeshReconnecting}},
-		Plugins: []PluginStatus{{Kind: sdk.KindOutbox, Name: "sqlite", State: PluginReady, PID: 4}}}
+	status := Status{
+		Version: "1.2.3", Meshes: []MeshStatus{{Name: "team", State: MeshOpen}, {Name: "lab", State: MeshReconnecting}},
+		Plugins: []PluginStatus{{Kind: sdk.KindOutbox, Name: "sqlite", State: PluginReady, PID: 4}},
+	}
 	for _, c := range []struct {
 		name         string
 		rooms        fake
@@ -111,26 +112,40 @@ func TestRoutesAnswer(t *testing.T) {
 		{"health", fake{status: status}, "GET", "/v1/health", "", 200, `{"ok":true,"brokers":{"team":"open","lab":"reconnecting"}}`},
 		{"status", fake{status: status}, "GET", "/v1/status", "", 200, `{"version":"1.2.3","meshes":[{"name":"team","state":"open"},{"name":"lab","state":"reconnecting"}]}`},
 		{"plugins", fake{status: status}, "GET", "/v1/plugins", "", 200, `{"plugins":[{"kind":"outbox","name":"sqlite","state":"ready","pid":4,"restarts":0}]}`},
-		{"peers keep the wire's fields", fake{peers: func(mesh string, all bool) (sdk.PeerView, error) {
-			return sdk.PeerView{
-				Peers: []sdk.Peer{{Mesh: "team", Role: "session", Wire: jsontext.Value(`{"pubkey":"ab","role":"free text","peerRole":"session","new":{"x":1}}`),
-					Annotations: map[string]string{"k": "v"}}},
-				Hidden:   []sdk.HiddenCount{{Filter: "role", Reason: "control-plane", Count: 2}},
-				Warnings: []string{mesh, fmt.Sprint(all)},
-			}, nil
-		}}, "GET", "/v1/peers?mesh=team&all=true", "", 200,
-			`{"peers":[{"pubkey":"ab","peerRole":"session","new":{"x":1},"mesh":"team","role":"session","annotations":{"k":"v"}}],"hidden":[{"filter":"role","reason":"control-plane","count":2}],"warnings":["team","true"]}`},
-		{"peers of no mesh", fake{peers: func(mesh string, all bool) (sdk.PeerView, error) {
-			return sdk.PeerView{Peers: []sdk.Peer{{Mesh: "m", Role: "session", PubKey: "k"}}}, nil
-		}}, "GET", "/v1/peers", "", 200,
-			`{"hidden":[],"warnings":[],"peers":[{"pubkey":"k","memberPubkey":"","displayName":"","status":"","summary":null,"groups":[],"sessionId":"","cwd":"","peerRole":"session","mesh":"m","role":"session"}]}`},
-		{"outbox list", fake{inflight: []string{"e1"}, list: func(r sdk.ListRequest) (sdk.ListPage, error) {
-			if r.Limit != 50 || len(r.States) != 0 {
-				return sdk.ListPage{}, fmt.Errorf("request %+v", r)
-			}
-			return sdk.ListPage{Entries: []sdk.Entry{entry}, Next: "n"}, nil
-		}}, "GET", "/v1/outbox", "", 200,
-			`{"next":"n","items":[{"id":"e1","client_message_id":"c1","status":"inflight","state":"pending","mesh":"team","sender":"member","target":"ab12","priority":"next","attempts":2,"enqueued_at":"2023-11-14T22:13:20Z","next_attempt_at":"2023-11-14T22:13:21Z","not_after":"2023-11-21T22:13:20Z","accepted_at":null,"delivered_at":null,"broker_message_id":null,"last_error":"rate_limit","payload_bytes":6,"seq":7}]}`},
+		{
+			"peers keep the wire's fields",
+			fake{peers: func(mesh string, all bool) (sdk.PeerView, error) {
+				return sdk.PeerView{
+					Peers: []sdk.Peer{{
+						Mesh: "team", Role: "session", Wire: jsontext.Value(`{"pubkey":"ab","role":"free text","peerRole":"session","new":{"x":1}}`),
+						Annotations: map[string]string{"k": "v"},
+					}},
+					Hidden:   []sdk.HiddenCount{{Filter: "role", Reason: "control-plane", Count: 2}},
+					Warnings: []string{mesh, fmt.Sprint(all)},
+				}, nil
+			}},
+			"GET", "/v1/peers?mesh=team&all=true", "", 200,
+			`{"peers":[{"pubkey":"ab","peerRole":"session","new":{"x":1},"mesh":"team","role":"session","annotations":{"k":"v"}}],"hidden":[{"filter":"role","reason":"control-plane","count":2}],"warnings":["team","true"]}`,
+		},
+		{
+			"peers of no mesh",
+			fake{peers: func(mesh string, all bool) (sdk.PeerView, error) {
+				return sdk.PeerView{Peers: []sdk.Peer{{Mesh: "m", Role: "session", PubKey: "k"}}}, nil
+			}},
+			"GET", "/v1/peers", "", 200,
+			`{"hidden":[],"warnings":[],"peers":[{"pubkey":"k","memberPubkey":"","displayName":"","status":"","summary":null,"groups":[],"sessionId":"","cwd":"","peerRole":"session","mesh":"m","role":"session"}]}`,
+		},
+		{
+			"outbox list",
+			fake{inflight: []string{"e1"}, list: func(r sdk.ListRequest) (sdk.ListPage, error) {
+				if r.Limit != 50 || len(r.States) != 0 {
+					return sdk.ListPage{}, fmt.Errorf("request %+v", r)
+				}
+				return sdk.ListPage{Entries: []sdk.Entry{entry}, Next: "n"}, nil
+			}},
+			"GET", "/v1/outbox", "", 200,
+			`{"next":"n","items":[{"id":"e1","client_message_id":"c1","status":"inflight","state":"pending","mesh":"team","sender":"member","target":"ab12","priority":"next","attempts":2,"enqueued_at":"2023-11-14T22:13:20Z","next_attempt_at":"2023-11-14T22:13:21Z","not_after":"2023-11-21T22:13:20Z","accepted_at":null,"delivered_at":null,"broker_message_id":null,"last_error":"rate_limit","payload_bytes":6,"seq":7}]}`,
+		},
 		{"outbox pending leaves out what is in flight", fake{inflight: []string{"e1"}, list: func(r sdk.ListRequest) (sdk.ListPage, error) {
 			if fmt.Sprint(r.States) != "[pending waiting]" || r.Limit != 500 || r.Mesh != "team" {
 				return sdk.ListPage{}, fmt.Errorf("request %+v", r)
@@ -143,33 +158,71 @@ func TestRoutesAnswer(t *testing.T) {
 			}
 			return &entry, true, nil
 		}}, "GET", "/v1/outbox?status=inflight", "", 200, `{"*":1}`},
-		{"outbox show", fake{get: func(id string) (*sdk.Entry, bool, error) { return &entry, false, nil }},
-			"GET", "/v1/outbox/e1", "", 200, `{"id":"e1","status":"pending"}`},
-		{"outbox wait", fake{wait: func(_ context.Context, id string, s sdk.EntryState) (*sdk.Entry, error) { return entryIn(s), nil }},
-			"GET", "/v1/outbox/e1/wait?state=delivered", "", 200, `{"status":"done","state":"delivered"}`},
-		{"requeue", fake{requeue: func(id string) (*sdk.Entry, error) { return &entry, nil }},
-			"POST", "/v1/outbox/requeue", `{"id":"e1"}`, 200, `{"id":"e1","client_message_id":"c1","status":"pending"}`},
+		{
+			"outbox show",
+			fake{get: func(id string) (*sdk.Entry, bool, error) { return &entry, false, nil }},
+			"GET", "/v1/outbox/e1", "", 200, `{"id":"e1","status":"pending"}`,
+		},
+		{
+			"outbox wait",
+			fake{wait: func(_ context.Context, id string, s sdk.EntryState) (*sdk.Entry, error) { return entryIn(s), nil }},
+			"GET", "/v1/outbox/e1/wait?state=delivered", "", 200, `{"status":"done","state":"delivered"}`,
+		},
+		{
+			"requeue",
+			fake{requeue: func(id string) (*sdk.Entry, error) { return &entry, nil }},
+			"POST", "/v1/outbox/requeue", `{"id":"e1"}`, 200, `{"id":"e1","client_message_id":"c1","status":"pending"}`,
+		},
 		{"cancel", fake{cancel: func(id string) error { return nil }}, "POST", "/v1/outbox/cancel", `{"id":"e1"}`, 200, `{"id":"e1","status":"aborted"}`},
-		{"features", fake{features: []Feature{{Name: "state", State: "ready", Methods: []sdk.Method{{Name: "get", Params: jsontext.Value(`{"type":"object"}`)}}}}},
-			"GET", "/v1/features", "", 200, `{"features":[{"name":"state","plugin":"","state":"ready","methods":[{"name":"get","params":{"type":"object"}}]}]}`},
-		{"feature call", fake{call: echo}, "POST", "/v1/features/state/get?mesh=lab", `{"key":"k"}`, 200,
-			`{"feature":"state","method":"get","mesh":"lab","params":{"key":"k"}}`},
+		{
+			"features",
+			fake{features: []Feature{{Name: "state", State: "ready", Methods: []sdk.Method{{Name: "get", Params: jsontext.Value(`{"type":"object"}`)}}}}},
+			"GET", "/v1/features", "", 200, `{"features":[{"name":"state","plugin":"","state":"ready","methods":[{"name":"get","params":{"type":"object"}}]}]}`,
+		},
+		{
+			"feature call",
+			fake{call: echo},
+			"POST", "/v1/features/state/get?mesh=lab", `{"key":"k"}`, 200,
+			`{"feature":"state","method":"get","mesh":"lab","params":{"key":"k"}}`,
+		},
 		{"feature call without parameters", fake{call: echo}, "POST", "/v1/features/state/list", "", 200, `{"params":{}}`},
-		{"state get", fake{call: answer(`state get lab {"key":"k"}`, `{"key":"k","value":[1],"updated_by":"bob","updated_at":"t"}`)},
-			"GET", "/v1/state?key=k&mesh=lab", "", 200, `{"state":{"key":"k","value":[1],"updatedBy":"bob","updatedAt":"t","mesh":"lab"}}`},
-		{"state list", fake{call: answer(`state list  {}`, `{"entries":[{"key":"k","value":null,"mesh":"team"}]}`)},
-			"GET", "/v1/state", "", 200, `{"entries":[{"key":"k","value":null,"updatedBy":"","updatedAt":"","mesh":"team"}]}`},
-		{"state set", fake{call: answer(`state set team {"key":"k","value":{"a":1}}`, `{"mesh":"team"}`)},
-			"POST", "/v1/state", `{"key":"k","value":{"a":1},"mesh":"team"}`, 200, `{"ok":true,"key":"k","mesh":"team"}`},
-		{"inbox", fake{call: answer(`inbox list team {"from":"bob","limit":5,"unread":true}`, `{"messages":[{"id":"m1","body":"hi"}]}`)},
-			"GET", "/v1/inbox?mesh=team&limit=5&unread_only=true&from=bob", "", 200, `{"items":[{"id":"m1","body":"hi"}],"marked_seen":0}`},
-		{"inbox seen", fake{call: answer(`inbox seen  {"ids":["a","b"]}`, `{"marked_seen":2}`)},
-			"POST", "/v1/inbox/seen", `{"ids":["a","b"]}`, 200, `{"marked_seen":2}`},
-		{"inbox prune", fake{call: answer(`inbox prune team {"before":"2026-01-01T00:00:00Z"}`, `{"removed":3}`)},
-			"DELETE", "/v1/inbox?before=2026-01-01T00:00:00Z&mesh=team", "", 200, `{"removed":3}`},
+		{
+			"state get",
+			fake{call: answer(`state get lab {"key":"k"}`, `{"key":"k","value":[1],"updated_by":"bob","updated_at":"t"}`)},
+			"GET", "/v1/state?key=k&mesh=lab", "", 200, `{"state":{"key":"k","value":[1],"updatedBy":"bob","updatedAt":"t","mesh":"lab"}}`,
+		},
+		{
+			"state list",
+			fake{call: answer(`state list  {}`, `{"entries":[{"key":"k","value":null,"mesh":"team"}]}`)},
+			"GET", "/v1/state", "", 200, `{"entries":[{"key":"k","value":null,"updatedBy":"","updatedAt":"","mesh":"team"}]}`,
+		},
+		{
+			"state set",
+			fake{call: answer(`state set team {"key":"k","value":{"a":1}}`, `{"mesh":"team"}`)},
+			"POST", "/v1/state", `{"key":"k","value":{"a":1},"mesh":"team"}`, 200, `{"ok":true,"key":"k","mesh":"team"}`,
+		},
+		{
+			"inbox",
+			fake{call: answer(`inbox list team {"from":"bob","limit":5,"unread":true}`, `{"messages":[{"id":"m1","body":"hi"}]}`)},
+			"GET", "/v1/inbox?mesh=team&limit=5&unread_only=true&from=bob", "", 200, `{"items":[{"id":"m1","body":"hi"}],"marked_seen":0}`,
+		},
+		{
+			"inbox seen",
+			fake{call: answer(`inbox seen  {"ids":["a","b"]}`, `{"marked_seen":2}`)},
+			"POST", "/v1/inbox/seen", `{"ids":["a","b"]}`, 200, `{"marked_seen":2}`,
+		},
+		{
+			"inbox prune",
+			fake{call: answer(`inbox prune team {"before":"2026-01-01T00:00:00Z"}`, `{"removed":3}`)},
+			"DELETE", "/v1/inbox?before=2026-01-01T00:00:00Z&mesh=team", "", 200, `{"removed":3}`,
+		},
 		{"inbox delete", fake{call: answer(`inbox delete  {"id":"m1"}`, `{"removed":1}`)}, "DELETE", "/v1/inbox/m1", "", 200, `{"removed":1,"id":"m1"}`},
-		{"profile", fake{status: status, call: echo}, "POST", "/v1/profile", `{"summary":"s","title":"t"}`, 200,
-			`{"ok":true,"applied":["summary","title"],"meshes":["team","lab"]}`},
+		{
+			"profile",
+			fake{status: status, call: echo},
+			"POST", "/v1/profile", `{"summary":"s","title":"t"}`, 200,
+			`{"ok":true,"applied":["summary","title"],"meshes":["team","lab"]}`,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ts := start(t, &c.rooms)
@@ -222,11 +275,15 @@ func TestErrorsHaveOneForm(t *testing.T) {
 		{sdk.Errorf(sdk.CodeFull, "outbox_full", "x"), 503, `{"error":"outbox_full"}`},
 		{sdk.Errorf(sdk.CodeInternal, "", "x"), 500, `{"error":"internal"}`},
 		{fmt.Errorf("append: %w", sdk.Errorf(sdk.CodeFull, "", "no room")), 503, `{"error":"full","message":"append: no room"}`},
-		{&Conflict{Kind: "outbox_dead_fingerprint_match", FingerprintPrefix: "0123456789abcdef"}, 409,
-			`{"error":"idempotency_key_reused","conflict":"outbox_dead_fingerprint_match","daemon_fingerprint_prefix":"0123456789abcdef","broker_message_id":null}`},
+		{
+			&Conflict{Kind: "outbox_dead_fingerprint_match", FingerprintPrefix: "0123456789abcdef"}, 409,
+			`{"error":"idempotency_key_reused","conflict":"outbox_dead_fingerprint_match","daemon_fingerprint_prefix":"0123456789abcdef","broker_message_id":null}`,
+		},
 		{&Conflict{Kind: "outbox_done_fingerprint_mismatch", BrokerMessageID: "b"}, 409, `{"broker_message_id":"b"}`},
-		{&Ambiguous{Target: "bob", Candidates: []Candidate{{Mesh: "team", PubKey: "aa"}, {Mesh: "team", PubKey: "bb"}}}, 409,
-			`{"error":"ambiguous_target","candidates":[{"mesh":"team","pubkey":"aa"},{"mesh":"team","pubkey":"bb"}]}`},
+		{
+			&Ambiguous{Target: "bob", Candidates: []Candidate{{Mesh: "team", PubKey: "aa"}, {Mesh: "team", PubKey: "bb"}}}, 409,
+			`{"error":"ambiguous_target","candidates":[{"mesh":"team","pubkey":"aa"},{"mesh":"team","pubkey":"bb"}]}`,
+		},
 		{&MeshRequired{Attached: []string{"a", "b"}}, 400, `{"error":"mesh_required","attached":["a","b"]}`},
 		{&UnknownOutcome{ClientMessageID: "c1", Err: io.ErrUnexpectedEOF}, 503, `{"error":"outcome_unknown","client_message_id":"c1"}`},
 		{&Problem{Status: 418, Code: "tea", Message: "m", Next: "n"}, 418, `{"error":"tea","message":"m","next":"n"}`},
@@ -348,11 +405,19 @@ func TestSendFollowsTheTable(t *testing.T) {
 		status int
 		want   string
 	}{
-		{"new", SendReply{ID: "e", ClientMessageID: "c", Status: StatusQueued, Durable: true, Resolved: Resolved{Target: "ab", Name: "bob", From: "live"}}, 202,
-			`{"client_message_id":"c","id":"e","status":"queued","durable":true,"resolved":{"target":"ab","name":"bob","from":"live"}}`},
+		{
+			"new",
+			SendReply{ID: "e", ClientMessageID: "c", Status: StatusQueued, Durable: true, Resolved: Resolved{Target: "ab", Name: "bob", From: "live"}},
+			202,
+			`{"client_message_id":"c","id":"e","status":"queued","durable":true,"resolved":{"target":"ab","name":"bob","from":"live"}}`,
+		},
 		{"in flight", SendReply{ID: "e", ClientMessageID: "c", Status: StatusInflight, Duplicate: true}, 202, `{"status":"inflight","durable":false,"duplicate":true}`},
-		{"done", SendReply{ID: "e", ClientMessageID: "c", Status: StatusDone, Duplicate: true, BrokerMessageID: "b"}, 200,
-			`{"client_message_id":"c","broker_message_id":"b","duplicate":true}`},
+		{
+			"done",
+			SendReply{ID: "e", ClientMessageID: "c", Status: StatusDone, Duplicate: true, BrokerMessageID: "b"},
+			200,
+			`{"client_message_id":"c","broker_message_id":"b","duplicate":true}`,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ts := start(t, &fake{send: func(SendRequest) (SendReply, error) { return c.reply, nil }})
@@ -389,149 +454,5 @@ func TestStatusWords(t *testing.T) {
 		if got := [2]string{StatusWord(state, false), StatusWord(state, true)}; got != want {
 			t.Errorf("%s: %v, want %v", state, got, want)
 		}
-	}
-}
-
-func TestWaitEndsInTime(t *testing.T) {
-	ts := start(t, &fake{wait: func(ctx context.Context, _ string, _ sdk.EntryState) (*sdk.Entry, error) {
-		<-ctx.Done()
-		return nil, fmt.Errorf("wait: %w", ctx.Err())
-	}})
-	_, err := ts.client.OutboxWait(t.Context(), "e1", sdk.StateAccepted, 20*time.Millisecond)
-	var ae *APIError
-	if !errors.As(err, &ae) || ae.Code != "wait_timeout" || ae.Status != 504 {
-		t.Fatalf("OutboxWait: %v, want wait_timeout", err)
-	}
-}
-
-func TestShutdownEndsWaitsAndStreams(t *testing.T) {
-	waiting := make(chan struct{})
-	ts := start(t, &fake{wait: func(ctx context.Context, _ string, _ sdk.EntryState) (*sdk.Entry, error) {
-		close(waiting)
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}})
-	waited, streamed := make(chan error, 1), make(chan error, 1)
-	go func() {
-		_, err := ts.client.OutboxWait(context.Background(), "e1", sdk.StateAccepted, time.Minute)
-		waited <- err
-	}()
-	open := make(chan struct{})
-	go func() {
-		streamed <- ts.client.Events(context.Background(), nil, "", func() error { close(open); return nil }, func(StreamEvent) error { return nil })
-	}()
-	<-waiting
-	<-open
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	if err := ts.Shutdown(ctx); err != nil {
-		t.Fatalf("Shutdown: %v", err)
-	}
-	var ae *APIError
-	if err := <-waited; !errors.As(err, &ae) || ae.Code != "stopping" {
-		t.Errorf("the wait ended with %v, want stopping", err)
-	}
-	var gone *UnreachableError
-	if err := <-streamed; !errors.As(err, &gone) {
-		t.Errorf("the stream ended with %v", err)
-	}
-}
-
-func TestWaitersAreBounded(t *testing.T) {
-	ts := start(t, &fake{})
-	for range maxWaiters {
-		ts.waiters <- struct{}{}
-	}
-	status, body := ts.ask(t, "GET", "/v1/outbox/e1/wait", "")
-	if err := holds(body, `{"error":"busy"}`); status != 503 || err != nil {
-		t.Errorf("%d %v", status, err)
-	}
-}
-
-func TestMetricsAreText(t *testing.T) {
-	ts := start(t, &fake{})
-	status, body := ts.ask(t, "GET", "/metrics", "")
-	if status != 200 || !strings.Contains(body, "meshhost_test_total 3") {
-		t.Errorf("%d %s", status, body)
-	}
-}
-
-func TestProcessesOfOthersAreTurnedAway(t *testing.T) {
-	path := shortDir(t) + "/s"
-	ln, err := listen(t, path, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ts := start(t, &fake{})
-	checked := 0
-	g := newGate(ln, ts.stopping, ts.log)
-	g.check = func(*net.UnixConn) error {
-		if checked++; checked == 1 {
-			return admitUID(4711, 1000)
-		}
-		return nil
-	}
-	first, err := net.Dial("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer first.Close()
-	second, err := net.Dial("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer second.Close()
-	c, err := g.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Close()
-	answer, err := io.ReadAll(first)
-	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 403 ") || !strings.Contains(string(answer), `"error":"wrong_user"`) {
-		t.Errorf("the stranger got %q, %v", answer, err)
-	}
-	if len(g.slots) != 0 {
-		t.Errorf("%d slots are still taken", len(g.slots))
-	}
-}
-
-func TestHostMayBeEmpty(t *testing.T) {
-	ts := start(t, &fake{})
-	got := ts.raw(t, "GET /v1/version HTTP/1.1\r\nHost:\r\n\r\n")
-	if !strings.HasPrefix(got, "HTTP/1.1 200 ") {
-		t.Errorf("an empty Host was answered with %q", got)
-	}
-}
-
-func TestHugeHeadersAreRefused(t *testing.T) {
-	ts := start(t, &fake{})
-	got := ts.raw(t, "GET /v1/version HTTP/1.1\r\nHost: localhost\r\nX: "+strings.Repeat("x", 2*maxHeaderBytes)+"\r\n\r\n")
-	if !strings.HasPrefix(got, "HTTP/1.1 431 ") {
-		t.Errorf("a header of %d bytes was answered with %q", 2*maxHeaderBytes, got)
-	}
-}
-
-func TestNewWantsEveryRoom(t *testing.T) {
-	if _, err := New(Options{}); err == nil {
-		t.Error("New without rooms succeeded")
-	}
-}
-
-func TestASilentConnectionDoesNotHoldShutdownUp(t *testing.T) {
-	ts := start(t, &fake{})
-	c, err := net.Dial("unix", ts.socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if _, err := ts.client.Version(t.Context()); err != nil { // the silent one was accepted before it
-		t.Fatal(err)
-	}
-	begin := time.Now()
-	if err := ts.Shutdown(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if d := time.Since(begin); d > 2*time.Second {
-		t.Errorf("Shutdown took %s", d)
 	}
 }

@@ -3,6 +3,7 @@ package outbound
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/meshhost/meshhost/host/identity"
+	"github.com/meshhost/meshhost/host/plugin"
 	"github.com/meshhost/meshhost/sdk"
 )
 
@@ -64,7 +66,9 @@ func (c *Conflict) Error() string {
 }
 
 // Accept keeps a message. It returns only after the backend has stored it.
-// Errors are *Conflict, *sdk.Error, or what Names says of the target.
+// Errors are *Conflict, *sdk.Error, or what Names says of the target. With
+// Reason outcome_unknown the message may be stored, and the Reply has its
+// client_message_id; with any other error it is not and will not be.
 func (o *Outbound) Accept(ctx context.Context, req Request) (Reply, error) {
 	a, err := o.mesh(req.Mesh)
 	if err != nil {
@@ -86,28 +90,38 @@ func (o *Outbound) Accept(ctx context.Context, req Request) (Reply, error) {
 	}
 	target, err := o.opts.Names.Resolve(ctx, a.Name, req.To)
 	if err != nil {
-		return Reply{}, err
+		return Reply{}, unstored("target_unresolved", "who is meant could not be found out", err)
 	}
 	e, err := o.entry(a, &req, fp, target)
 	if err != nil {
 		return Reply{}, err
 	}
-	res, err := o.committers[a.Outbox].Append(ctx, e)
+	res, err := o.committers[a.Outbox].Append(ctx, *e)
 	if err != nil {
 		return Reply{ID: e.ID, ClientMessageID: e.ClientMessageID}, err
 	}
-	rep, err := o.answer(a, &e, res)
+	rep, err := o.answer(ctx, a, e, res)
 	rep.Target, rep.Name, rep.From = target.Spec, target.Name, target.From
 	return rep, err
 }
 
+// unstored makes the error of a step before the append: whatever became of its
+// own call, nothing was stored. Errors that say what is wrong pass as they are.
+func unstored(reason, what string, err error) error {
+	var e *sdk.Error
+	switch {
+	case plugin.IsDown(err) || plugin.OutcomeUnknown(err):
+	case errors.As(err, &e) && (e.Code == sdk.CodeUnavailable || e.Code == sdk.CodeFull || e.Code == sdk.CodeInternal):
+	default:
+		return err
+	}
+	return sdk.Errorf(sdk.CodeUnavailable, reason, "%s: %v", what, err).WithNext("Nothing was stored. Try again.")
+}
+
 // mesh picks the mesh of a request.
 func (o *Outbound) mesh(name string) (*attached, error) {
-	o.mu.Lock()
-	stopping := o.stopping
-	o.mu.Unlock()
-	if stopping {
-		return nil, sdk.Errorf(sdk.CodeUnavailable, "stopping", "the daemon is stopping").WithNext("Try again when it is back.")
+	if err := o.running(); err != nil {
+		return nil, err
 	}
 	if name == "" && len(o.meshes) == 1 {
 		for _, a := range o.meshes {
@@ -140,6 +154,9 @@ func check(req *Request) error {
 			WithNext("Send it in parts, or put it where the peer can fetch it and send the address.")
 	case !utf8.ValidString(req.Message):
 		return sdk.Errorf(sdk.CodeInvalid, "invalid_text", "the text is not valid UTF-8").WithNext("Encode binary data, for example as base64.")
+	case !utf8.ValidString(req.To) || !utf8.ValidString(req.ReplyToID) || len(req.To) > maxName || len(req.ReplyToID) > maxName:
+		return sdk.Errorf(sdk.CodeInvalid, "bad_name", "to and reply_to_id may have %d bytes of UTF-8 each", maxName).
+			WithNext("Use a name, a key, @group or *.")
 	case req.To == "":
 		return sdk.Errorf(sdk.CodeInvalid, "to_required", "no recipient is named").WithNext("Set \"to\" to a name, a key, @group or *.")
 	case len(req.ClientMessageID) > MaxClientMessageID || !utf8.ValidString(req.ClientMessageID):
@@ -171,27 +188,27 @@ func fingerprint(req *Request) ([32]byte, error) {
 }
 
 // entry seals the text for its target and, on top, for the disk.
-func (o *Outbound) entry(a *attached, req *Request, fp [32]byte, target Target) (sdk.Entry, error) {
+func (o *Outbound) entry(a *attached, req *Request, fp [32]byte, target Target) (*sdk.Entry, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
-		return sdk.Entry{}, err
+		return nil, err
 	}
 	var nonce, ciphertext string
 	if target.Kind == Direct {
 		to, err := identity.ParsePublicKey(target.Spec)
 		if err != nil {
-			return sdk.Entry{}, sdk.Errorf(sdk.CodeInvalid, "bad_key", "%q is not a public key: %v", target.Spec, err).WithNext("Use 64 hex digits.")
+			return nil, sdk.Errorf(sdk.CodeInvalid, "bad_key", "%q is not a public key: %v", target.Spec, err).WithNext("Use 64 hex digits.")
 		}
 		nonce, ciphertext, err = a.Key.Seal(to, []byte(req.Message))
 		if err != nil {
-			return sdk.Entry{}, sdk.Errorf(sdk.CodeInvalid, "bad_key", "nothing can be sealed for %s: %v", target.Spec, err).
+			return nil, sdk.Errorf(sdk.CodeInvalid, "bad_key", "nothing can be sealed for %s: %v", target.Spec, err).
 				WithNext("Check the key with its owner.")
 		}
 	} else if nonce, ciphertext, err = identity.EncodePlain([]byte(req.Message)); err != nil {
-		return sdk.Entry{}, err
+		return nil, err
 	}
 	now := time.Now().Truncate(time.Millisecond)
-	e := sdk.Entry{
+	e := &sdk.Entry{
 		ID: id.String(), ClientMessageID: req.ClientMessageID, Fingerprint: fp[:], Mesh: a.Name,
 		Sender: MemberSender, Lane: laneName(a.Name), Target: target.Spec, Priority: req.Priority,
 		Nonce: nonce, Body: a.atRest.Seal([]byte(ciphertext)), EnqueuedAt: now, NotAfter: now.Add(o.opts.Lifetime),
@@ -200,11 +217,28 @@ func (o *Outbound) entry(a *attached, req *Request, fp [32]byte, target Target) 
 	if e.ClientMessageID == "" {
 		e.ClientMessageID = e.ID
 	}
+	if n := frameSize(e, len(ciphertext)); n > maxFrame {
+		return nil, sdk.Errorf(sdk.CodeInvalid, "payload_too_large", "the message makes a frame of %d bytes; the limit is %d", n, maxFrame).
+			WithNext("Shorten the text, or the client_message_id.")
+	}
 	return e, nil
 }
 
+// frameSize is the size of the frame that carries e, in bytes, or slightly more.
+func frameSize(e *sdk.Entry, ciphertext int) int {
+	n := frameOverhead + len(e.ID) + len(e.Nonce) + ciphertext + len(e.Priority) + 2*len(e.Fingerprint)
+	for _, s := range []string{e.Target, e.ClientMessageID} {
+		q, err := jsontext.AppendQuote(nil, s)
+		if err != nil {
+			return maxFrame + 1 // not UTF-8: no frame can carry it
+		}
+		n += len(q)
+	}
+	return n
+}
+
 // answer turns the result of an append into a reply.
-func (o *Outbound) answer(a *attached, e *sdk.Entry, res sdk.OpResult) (Reply, error) {
+func (o *Outbound) answer(ctx context.Context, a *attached, e *sdk.Entry, res sdk.OpResult) (Reply, error) {
 	switch res.Code {
 	case sdk.OpStored:
 		return Reply{ID: e.ID, ClientMessageID: e.ClientMessageID, Status: "queued", Durable: a.store.Durable()}, nil
@@ -212,8 +246,12 @@ func (o *Outbound) answer(a *attached, e *sdk.Entry, res sdk.OpResult) (Reply, e
 		if res.ID == e.ID { // our own append, repeated after an answer got lost
 			return Reply{ID: e.ID, ClientMessageID: e.ClientMessageID, Status: o.status(a, e.ID, res.State), Durable: a.store.Durable()}, nil
 		}
-		found := &sdk.Entry{ID: res.ID, ClientMessageID: e.ClientMessageID, State: res.State, BrokerMessageID: res.BrokerMessageID}
-		return o.replayed(a, found, res.SameFingerprint, e.Fingerprint)
+		// Somebody else's append of the same client_message_id was quicker.
+		if rep, done, err := o.replay(ctx, a, e.ClientMessageID, [32]byte(e.Fingerprint)); done || err != nil {
+			return rep, err
+		}
+		return Reply{}, unstored("outbox_unavailable", "the outbox can't store the message", sdk.Errorf(sdk.CodeUnavailable,
+			"vanished", "it has message %s under that client_message_id, and it has not", res.ID))
 	case sdk.OpFull:
 		return Reply{}, sdk.Errorf(sdk.CodeFull, "outbox_full", "the outbox is full: %s", res.Detail).
 			WithNext("Wait until messages have left, or cancel some: meshhost outbox list.")
@@ -228,34 +266,38 @@ func (o *Outbound) answer(a *attached, e *sdk.Entry, res sdk.OpResult) (Reply, e
 
 // replay answers a request whose client_message_id is known.
 func (o *Outbound) replay(ctx context.Context, a *attached, clientMessageID string, fp [32]byte) (Reply, bool, error) {
-	found, err := a.store.Outbox.Lookup(ctx, []sdk.MessageKey{{Mesh: a.Name, Sender: MemberSender, ClientMessageID: clientMessageID}})
+	key := sdk.MessageKey{Mesh: a.Name, Sender: MemberSender, ClientMessageID: clientMessageID}
+	found, err := o.reads[a.Outbox].lookup(ctx, key)
 	if err != nil {
-		return Reply{}, false, err
+		return Reply{}, false, unstored("outbox_unavailable", "the outbox can't say whether the message is there already", err)
 	}
-	if len(found) != 1 || found[0] == nil {
+	if found == nil {
 		return Reply{}, false, nil
 	}
-	rep, err := o.replayed(a, found[0], string(found[0].Fingerprint) == string(fp[:]), found[0].Fingerprint)
+	rep, err := o.replayed(a, found, string(found.Fingerprint) == string(fp[:]))
 	return rep, true, err
 }
 
 // replayed is the table of PROTOCOL 10.4.
-func (o *Outbound) replayed(a *attached, e *sdk.Entry, same bool, stored []byte) (Reply, error) {
+func (o *Outbound) replayed(a *attached, e *sdk.Entry, same bool) (Reply, error) {
 	status := o.status(a, e.ID, e.State)
-	word := map[string]string{"queued": "pending"}[status]
-	if word == "" {
-		word = status
+	word := status
+	if word == "queued" {
+		word = "pending"
 	}
 	conflict := func(match string) error {
 		return &Conflict{
 			Kind: "outbox_" + word + "_fingerprint_" + match, ID: e.ID, BrokerMessageID: e.BrokerMessageID,
-			FingerprintPrefix: hex.EncodeToString(stored[:min(8, len(stored))]),
+			FingerprintPrefix: hex.EncodeToString(e.Fingerprint[:min(8, len(e.Fingerprint))]),
 		}
 	}
 	if !same {
 		return Reply{}, conflict("mismatch")
 	}
-	rep := Reply{ID: e.ID, ClientMessageID: e.ClientMessageID, Status: status, BrokerMessageID: e.BrokerMessageID, Durable: a.store.Durable()}
+	rep := Reply{
+		ID: e.ID, ClientMessageID: e.ClientMessageID, Status: status, BrokerMessageID: e.BrokerMessageID,
+		Durable: a.store.Durable(), Target: e.Target,
+	}
 	switch status {
 	case "queued", "inflight":
 		return rep, nil

@@ -8,60 +8,96 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/meshhost/meshhost/host/plugin"
 	"github.com/meshhost/meshhost/sdk"
 )
 
 const (
-	// maxApply bounds one Apply; at 1 KiB an entry it is about half the batch
-	// size of 1 MiB that the plugin boundary is made for.
-	maxApply = 512
-	// maxWaiting bounds the ops that wait for their Apply.
-	maxWaiting = 16384
-	// applyPause is the wait before the same ops are repeated after a call
-	// that failed; it doubles to applyPauseMax.
+	// maxApply and maxApplyBytes bound one Apply: the plugin boundary is made
+	// for batches of a megabyte (ARCHITECTURE 4).
+	maxApply      = 512
+	maxApplyBytes = 1 << 20
+	// maxWaiting and maxWaitingBytes bound the ops that wait for their Apply.
+	maxWaiting      = 16384
+	maxWaitingBytes = 64 << 20
+	// applyPause is the wait before ops are repeated after a call that failed;
+	// it doubles to applyPauseMax.
 	applyPause    = 20 * time.Millisecond
 	applyPauseMax = time.Second
+	// downGrace is how long senders wait for a backend that is down: a restart
+	// after a crash is at once and takes a fraction of it.
+	downGrace = time.Second
+	// isolateEvery is how many failures of a backend that is up bring an
+	// attempt to find the op that it can't stand.
+	isolateEvery = 4
 )
-
-// errBusy is the answer when maxWaiting ops wait already.
-var errBusy = sdk.Errorf(sdk.CodeUnavailable, "outbox_busy",
-	"the outbox is behind: too many messages wait to be stored").WithNext("Try again in a second.")
 
 // pending is an op on its way to the backend.
 type pending struct {
-	op sdk.Op
+	op   sdk.Op
+	size int
 	// done gets the result, once, and must not block; settlements use it. An
 	// append's caller waits on reply instead.
 	done  func(sdk.OpResult)
-	reply chan sdk.OpResult
+	reply chan reply
+
+	// inCall is true while a call carries the op, maybe once a call ended that
+	// may have carried it out, gone when nobody waits for the append any more.
+	// Guarded by the committer's mu.
+	inCall, maybe, gone bool
 }
+
+// reply is what the caller of an append hears.
+type reply struct {
+	res sdk.OpResult
+	err error
+}
+
+func (p *pending) isAppend() bool { return p.op.Kind == sdk.OpAppend }
 
 // Committer puts the ops of whoever waits into one Apply at a time: who comes
 // while a call is in flight rides the next one. An op leaves it only with a
-// result: after a failed call the same ops are repeated, in the same order.
+// result: after a failed call the same ops are repeated, in the same order,
+// and others join them. It is no plugin.Batcher, which gives a failed batch
+// back to its callers: here a repeated op must stay ahead of those that came
+// after it, and the result of an append must reach its lane even when its
+// caller has left.
 type Committer struct {
 	outbox sdk.Outbox
 	logger hclog.Logger
 	// stored is told of every append that was stored, in the order of the
 	// results, before the caller that waits for it.
-	stored func(sdk.Entry, sdk.OpResult)
+	stored func(*sdk.Entry, sdk.OpResult)
+	// doubtful is told of an entry that was given up and may be stored.
+	doubtful func(*sdk.Entry)
 
-	mu      sync.Mutex
-	queue   []pending
-	closed  bool
-	lastErr error
-	wake    chan struct{}
+	mu        sync.Mutex
+	queue     []*pending
+	bytes     int
+	closed    bool
+	lastErr   error
+	downSince time.Time // zero: up, as far as known
+	retrying  bool
+	wake      chan struct{}
+	kicked    chan struct{} // the backend is back: repeat now
 }
 
-func newCommitter(outbox sdk.Outbox, logger hclog.Logger, stored func(sdk.Entry, sdk.OpResult)) *Committer {
-	return &Committer{outbox: outbox, logger: logger, stored: stored, wake: make(chan struct{}, 1)}
+func newCommitter(outbox sdk.Outbox, logger hclog.Logger, stored func(*sdk.Entry, sdk.OpResult), doubtful func(*sdk.Entry)) *Committer {
+	return &Committer{
+		outbox: outbox, logger: logger, stored: stored, doubtful: doubtful,
+		wake: make(chan struct{}, 1), kicked: make(chan struct{}, 1),
+	}
 }
 
-// Append stores an entry and returns the backend's result. If ctx ends first or
-// the backend can't be reached, the error says whether the outcome is unknown.
+// Append stores an entry and returns the backend's result. The error's Reason
+// says what is known: with outcome_unknown the entry may be stored, with any
+// other it is not and will not be.
 func (c *Committer) Append(ctx context.Context, e sdk.Entry) (sdk.OpResult, error) {
-	p := pending{op: sdk.Op{Kind: sdk.OpAppend, Entry: &e}, reply: make(chan sdk.OpResult, 1)}
-	if err := c.add(p, true); err != nil {
+	p := &pending{
+		op: sdk.Op{Kind: sdk.OpAppend, Entry: &e}, size: len(e.Body) + len(e.Target) + 512,
+		reply: make(chan reply, 1),
+	}
+	if err := c.add(p); err != nil {
 		return sdk.OpResult{}, err
 	}
 	if ackBeforeStore {
@@ -69,162 +105,349 @@ func (c *Committer) Append(ctx context.Context, e sdk.Entry) (sdk.OpResult, erro
 	}
 	select {
 	case r := <-p.reply:
-		return r, nil
+		return r.res, r.err
 	case <-ctx.Done():
 	}
-	if c.withdraw(&p) {
-		return sdk.OpResult{}, c.unavailable()
-	}
+	err := c.leave(p)
 	select {
-	case r := <-p.reply:
-		return r, nil
+	case r := <-p.reply: // it came at the last moment
+		return r.res, r.err
+	default:
+		return sdk.OpResult{}, err
+	}
+}
+
+// Settle hands over an op whose result done gets, from the committer's
+// goroutine. What can be settled is bounded by what is in flight. The error is
+// that of a daemon that stops; then done is not called.
+func (c *Committer) Settle(op sdk.Op, done func(sdk.OpResult)) error {
+	return c.add(&pending{op: op, size: 256 + len(op.Error), done: done})
+}
+
+func errStopping() error {
+	return sdk.Errorf(sdk.CodeUnavailable, "stopping", "the daemon is stopping").WithNext("Try again when it is back.")
+}
+
+func (c *Committer) add(p *pending) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+		return errStopping()
+	case !p.isAppend():
+	case c.retrying && c.downTooLong():
+		return c.unavailable()
+	case len(c.queue) >= maxWaiting || c.bytes+p.size > maxWaitingBytes:
+		return sdk.Errorf(sdk.CodeUnavailable, "outbox_busy",
+			"the outbox is behind: too many messages wait to be stored").WithNext("Try again in a second.")
+	}
+	c.queue = append(c.queue, p)
+	c.bytes += p.size
+	signal(c.wake)
+	return nil
+}
+
+// signal leaves a token in a channel of room for one.
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
 	default:
 	}
-	return sdk.OpResult{}, sdk.Errorf(sdk.CodeTimeout, "outcome_unknown",
+}
+
+// Kick repeats at once what failed: the backend is back.
+func (c *Committer) Kick() { signal(c.kicked) }
+
+// leave ends the wait for an append and returns what its caller hears.
+func (c *Committer) leave(p *pending) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p.gone = true
+	if p.inCall || p.maybe {
+		return outcomeUnknown()
+	}
+	return c.unavailable() // gone before any call: it is never carried
+}
+
+func outcomeUnknown() error {
+	return sdk.Errorf(sdk.CodeTimeout, "outcome_unknown",
 		"the outbox did not answer in time: the message may or may not be stored").
 		WithNext("Send it again with the same client_message_id: it will not be sent twice.")
 }
 
-// Settle hands over an op whose result done gets. It never refuses: what can be
-// settled is bounded by what is in flight.
-func (c *Committer) Settle(op sdk.Op, done func(sdk.OpResult)) {
-	_ = c.add(pending{op: op, done: done}, false) // unbounded adds fail only after close
-}
-
-func (c *Committer) add(p pending, bounded bool) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return sdk.Errorf(sdk.CodeUnavailable, "stopping", "the daemon is stopping").WithNext("Try again when it is back.")
-	}
-	if bounded && len(c.queue) >= maxWaiting {
-		return errBusy
-	}
-	c.queue = append(c.queue, p)
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
-	return nil
-}
-
-// withdraw takes an append back that no call has carried yet.
-func (c *Committer) withdraw(p *pending) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for i := range c.queue {
-		if c.queue[i].reply == p.reply {
-			c.queue = append(c.queue[:i], c.queue[i+1:]...)
-			return true
-		}
-	}
-	return false
-}
-
+// unavailable says that nothing was stored. Called with mu held.
 func (c *Committer) unavailable() error {
-	c.mu.Lock()
-	err := c.lastErr
-	c.mu.Unlock()
 	why := "it did not answer"
-	if err != nil {
-		why = err.Error()
+	if c.lastErr != nil {
+		why = c.lastErr.Error()
 	}
 	return sdk.Errorf(sdk.CodeUnavailable, "outbox_unavailable", "the outbox can't store the message: %s", why).
 		WithNext("Nothing was stored. Try again; `meshhost plugin list` shows the state of the outbox.")
 }
 
-// run carries ops until ctx ends and then makes one last attempt for what
-// waits, within the time that final allows.
+// downTooLong is called with mu held.
+func (c *Committer) downTooLong() bool {
+	return !c.downSince.IsZero() && time.Since(c.downSince) >= downGrace
+}
+
+// run carries ops until ctx ends; then it refuses new ones and has until final
+// later for those that wait.
 func (c *Committer) run(ctx context.Context, final time.Duration) {
+	calls, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() {
+		select {
+		case <-ctx.Done():
+		case <-calls.Done():
+			return
+		}
+		c.mu.Lock()
+		c.closed = true
+		c.mu.Unlock()
+		pause(calls, final)
+		cancel()
+	})
 	for {
+		c.drain(calls)
 		select {
 		case <-c.wake:
 		case <-ctx.Done():
 			c.mu.Lock()
-			c.closed = true
+			c.closed = true // the goroutine above may come later
 			c.mu.Unlock()
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), final)
-			c.drain(last)
-			cancel()
+			c.drain(calls)
 			return
 		}
-		c.drain(ctx)
 	}
 }
 
 // drain applies batches until nothing waits or ctx ends.
 func (c *Committer) drain(ctx context.Context) {
-	ops := make([]sdk.Op, 0, maxApply)
+	var batch []*pending
+	wait, failures := applyPause, 0
 	for {
-		batch := c.take()
-		if len(batch) == 0 {
+		if batch = c.load(batch); len(batch) == 0 {
 			return
 		}
-		ops = ops[:0]
-		for i := range batch {
-			ops = append(ops, batch[i].op)
+		err := c.carry(ctx, batch)
+		if err == nil {
+			clear(batch)
+			batch, wait, failures = batch[:0], applyPause, 0
+			continue
 		}
-		results, err := c.apply(ctx, ops)
-		if err != nil {
-			// The daemon is stopping. Nobody was told "stored"; callers hear
-			// that the outcome is unknown when their own wait ends.
-			c.logger.Warn("outbox ops were not settled before the stop; they will be repeated or sent again",
-				"ops", len(ops), "error", err)
+		if ctx.Err() != nil {
+			c.giveUp(batch, err)
 			return
 		}
-		for i := range batch {
-			p := &batch[i]
-			if p.op.Kind == sdk.OpAppend {
-				if r := results[i]; r.Code == sdk.OpStored || r.Code == sdk.OpExists && r.ID == p.op.Entry.ID && r.State == sdk.StatePending {
-					if r.Code == sdk.OpExists {
-						r.Prev = unknownPrev
-					}
-					c.stored(*p.op.Entry, r)
-				}
-				p.reply <- results[i]
-				continue
-			}
-			p.done(results[i])
+		failures++
+		c.logger.Debug("outbox call failed; the same ops are repeated", "ops", len(batch), "pause", wait, "error", err)
+		if errors.Is(err, sdk.ErrInvalid) || errors.Is(err, sdk.ErrInternal) && failures%isolateEvery == 0 {
+			batch = c.isolate(ctx, batch)
 		}
+		c.rest(ctx, wait)
+		wait = min(wait*2, applyPauseMax)
 	}
 }
 
-func (c *Committer) take() []pending {
+// rest waits before a repetition.
+func (c *Committer) rest(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-c.kicked:
+	case <-ctx.Done():
+	}
+}
+
+// load fills a batch from the queue behind what is to be repeated, without the
+// appends that nobody waits for.
+func (c *Committer) load(batch []*pending) []*pending {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := min(len(c.queue), maxApply)
-	batch := append([]pending(nil), c.queue[:n]...)
+	c.retrying = len(batch) > 0
+	old := batch
+	batch = batch[:0]
+	size := 0
+	for _, p := range old {
+		if !p.gone {
+			batch = append(batch, p)
+			size += p.size
+		} else if p.maybe {
+			c.doubtful(p.op.Entry)
+		}
+	}
+	clear(old[len(batch):])
+	n := 0
+	for ; n < len(c.queue) && len(batch) < maxApply; n++ {
+		p := c.queue[n]
+		if p.gone {
+			c.bytes -= p.size
+			continue
+		}
+		if len(batch) > 0 && size+p.size > maxApplyBytes {
+			break
+		}
+		c.bytes -= p.size
+		size += p.size
+		batch = append(batch, p)
+	}
 	rest := copy(c.queue, c.queue[n:])
 	clear(c.queue[rest:])
 	c.queue = c.queue[:rest]
+	for _, p := range batch {
+		p.inCall = true
+	}
 	return batch
 }
 
-// apply calls the backend until it answers for every op.
-func (c *Committer) apply(ctx context.Context, ops []sdk.Op) ([]sdk.OpResult, error) {
-	pause := applyPause
-	for {
-		results, err := c.outbox.Apply(ctx, ops)
-		if err == nil && len(results) != len(ops) {
-			err = errors.New("the outbox answered with a wrong number of results")
-		}
-		c.mu.Lock()
-		c.lastErr = err
-		c.mu.Unlock()
-		if err == nil {
-			return results, nil
-		}
-		if ctx.Err() != nil {
-			return nil, err
-		}
-		c.logger.Debug("outbox call failed; the same ops are repeated", "ops", len(ops), "pause", pause, "error", err)
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return nil, err
-		}
-		pause = min(pause*2, applyPauseMax)
+// carry makes one call and hands out the results. After an error it has noted
+// what may have been carried out.
+func (c *Committer) carry(ctx context.Context, batch []*pending) error {
+	ops := make([]sdk.Op, len(batch))
+	for i, p := range batch {
+		ops[i] = p.op
 	}
+	results, err := c.outbox.Apply(ctx, ops)
+	if err == nil && len(results) != len(ops) {
+		err = sdk.Errorf(sdk.CodeInternal, "bad_reply", "the outbox answered %d results for %d ops", len(results), len(ops))
+	}
+	if err != nil {
+		c.failed(batch, err)
+		return err
+	}
+	c.mu.Lock()
+	c.lastErr, c.downSince = nil, time.Time{}
+	c.mu.Unlock()
+	for i, p := range batch {
+		c.finish(p, results[i])
+	}
+	return nil
+}
+
+// finish hands out one result.
+func (c *Committer) finish(p *pending, r sdk.OpResult) {
+	if !p.isAppend() {
+		p.done(r)
+		return
+	}
+	told := r
+	switch {
+	case r.Code == sdk.OpStored:
+		c.stored(p.op.Entry, r)
+	case r.Code == sdk.OpExists && r.ID == p.op.Entry.ID && r.State.Live():
+		r.Prev = unknownPrev // stored by a call whose answer was lost
+		c.stored(p.op.Entry, r)
+	}
+	p.reply <- reply{res: told}
+}
+
+// failed notes what a failed call means for the ops that it carried. While the
+// backend is down longer than downGrace, senders hear so at once.
+func (c *Committer) failed(batch []*pending, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lastErr = err
+	down := plugin.IsDown(err)
+	if !down {
+		c.downSince = time.Time{}
+	} else if c.downSince.IsZero() {
+		c.downSince = time.Now()
+	}
+	for _, p := range batch {
+		p.inCall = false
+		// A backend that is down or refuses the batch as malformed did nothing.
+		p.maybe = p.maybe || !down && !errors.Is(err, sdk.ErrInvalid)
+	}
+	if !down || !c.downTooLong() {
+		return
+	}
+	for _, ps := range [][]*pending{batch, c.queue} {
+		for _, p := range ps {
+			if p.isAppend() && !p.maybe && !p.gone {
+				p.gone = true
+				p.reply <- reply{err: c.unavailable()}
+			}
+		}
+	}
+}
+
+// isolate applies ops one by one and sets aside those that the backend can't
+// stand, so that they hold up nobody else. It returns what is to be repeated.
+func (c *Committer) isolate(ctx context.Context, batch []*pending) []*pending {
+	type refusal struct {
+		p   *pending
+		err error
+	}
+	var again []*pending
+	var refused []refusal
+	works := false
+	for i, p := range batch {
+		c.mu.Lock()
+		p.inCall = true
+		c.mu.Unlock()
+		err := c.carry(ctx, []*pending{p})
+		switch {
+		case err == nil:
+			works = true
+		case errors.Is(err, sdk.ErrInvalid), errors.Is(err, sdk.ErrInternal):
+			refused = append(refused, refusal{p, err})
+		default: // down, or nobody knows: no time to judge ops
+			for _, r := range refused {
+				again = append(again, r.p)
+			}
+			return append(append(again, p), batch[i+1:]...)
+		}
+	}
+	for _, r := range refused {
+		// An internal error of every op is the backend's trouble, not an op's.
+		if !works && !errors.Is(r.err, sdk.ErrInvalid) {
+			again = append(again, r.p)
+			continue
+		}
+		c.refuse(r.p, r.err)
+	}
+	return again
+}
+
+// refuse ends an op that the backend answers with an error whenever it comes.
+func (c *Committer) refuse(p *pending, err error) {
+	c.logger.Error("the outbox can't carry out an op", "op", p.op.Kind, "id", p.op.ID, "error", err)
+	if !p.isAppend() {
+		p.done(sdk.OpResult{ID: p.op.ID, Detail: err.Error()})
+		return
+	}
+	c.mu.Lock()
+	maybe := p.maybe
+	c.mu.Unlock()
+	if maybe {
+		c.doubtful(p.op.Entry)
+		p.reply <- reply{err: outcomeUnknown()}
+		return
+	}
+	p.reply <- reply{err: sdk.Errorf(sdk.CodeInvalid, "outbox_refused", "the outbox does not take the message: %v", err).
+		WithNext("Nothing was stored. This is a defect of the outbox plugin, or of the host.")}
+}
+
+// giveUp ends what the stop of the daemon left. Nobody was told "stored"; rows
+// whose settlement is lost are sent again.
+func (c *Committer) giveUp(batch []*pending, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.logger.Warn("outbox ops were not settled before the stop; they will be repeated or sent again",
+		"ops", len(batch)+len(c.queue), "error", err)
+	for _, ps := range [][]*pending{batch, c.queue} {
+		for _, p := range ps {
+			switch {
+			case !p.isAppend() || p.gone:
+			case p.maybe:
+				p.reply <- reply{err: outcomeUnknown()}
+			default:
+				p.reply <- reply{err: errStopping()}
+			}
+		}
+	}
+	c.queue, c.bytes = nil, 0
 }

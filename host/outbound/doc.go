@@ -10,7 +10,9 @@
 // (accepted) and schedule (defer, wait, die) for the next Apply.
 //
 // Invariants: what was accepted is in the backend before the caller is told;
-// a row leaves memory only after its settlement is applied, so that a Fetch
-// never brings it back; within one target rows leave in seq order, one at a
-// time; in flight is memory only, so a crash recovers by doing nothing.
+// what a caller was told is not stored never will be; a queue leaves memory
+// only when its settlements are applied, so that a Fetch never brings back
+// what was sent; within one target rows leave in seq order, one at a time; in
+// flight is memory only, so a crash recovers by doing nothing. A row past its
+// not_after is expired when its turn comes, which needs a connection.
 package outbound

@@ -7,12 +7,17 @@ import (
 	"github.com/meshhost/meshhost/sdk"
 )
 
-// retryMax caps the pause after refusals that may pass and after silence.
-const retryMax = time.Minute
+const (
+	// refetchMin is the least wait for a head that is due soon, refetchErr the
+	// wait after a Fetch that failed or brought nothing of use.
+	refetchMin = 5 * time.Millisecond
+	refetchErr = time.Second
+)
 
-// fetch asks the backend for due rows that memory lacks, one call at a time.
-func (l *Lane) fetch(ctx context.Context) {
-	if !l.dirty || l.fetching || l.full() {
+// fetch asks the backend for due rows that memory lacks, one call at a time,
+// and not for every row that leaves a full memory.
+func (l *Lane) fetch(ctx context.Context, now time.Time) {
+	if !l.dirty || l.fetching || !l.room(now) {
 		return
 	}
 	held := make([]string, 0, len(l.queues))
@@ -21,56 +26,73 @@ func (l *Lane) fetch(ctx context.Context) {
 	}
 	l.dirty, l.fetching = false, true
 	req := sdk.FetchRequest{
-		Lane: l.name, Epoch: l.leased.epoch, Held: held,
-		MaxQueues: fetchQueues, MaxRows: min(fetchRows, maxLaneRows-l.rows),
+		Lane: l.name, Epoch: l.leased.epoch, Held: held, MaxQueues: fetchQueues, MaxRows: fetchRows,
 	}
 	l.calls.Go(func() {
 		res, err := l.outbox.Fetch(ctx, req)
-		l.post(mailFetched{res, err})
+		l.post(mailFetched{req.Epoch, res, err})
 	})
 }
 
-func (l *Lane) onFetched(res sdk.FetchResult, err error) {
-	l.fetching = false
-	now := l.now()
-	if err != nil {
-		l.leased.failed(err)
-		l.logger.Debug("fetch failed", "lane", l.name, "error", err)
-		l.due(now.Add(time.Second))
-		clear(l.touched)
-		return
-	}
-	if res.More {
-		l.dirty = true
-	}
-	if res.NextDue >= 0 {
-		l.due(now.Add(res.NextDue))
-	}
-	for i := range res.Queues {
-		l.load(&res.Queues[i])
-	}
-	clear(l.touched)
-}
-
-// load takes a fetched queue. Rows of a target that memory got hold of since
-// the call are left to a later Fetch.
-func (l *Lane) load(f *sdk.Queue) {
-	if q, known := l.queues[f.Target]; known {
-		q.more = true
-		return
-	}
-	if _, left := l.touched[f.Target]; left {
-		l.dirty = true
-		return
-	}
-	q := l.queueOf(f.Target)
-	for i := range f.Rows {
-		if r, ok := l.open(&f.Rows[i]); ok {
-			l.push(q, r)
+// room reports whether memory has room for a Fetch, and makes some if it has
+// been without for long: its targets are slow.
+func (l *Lane) room(now time.Time) bool {
+	free := func() bool { return l.rows < maxLaneRows/2 && l.bytes < maxLaneBytes/2 }
+	switch {
+	case free():
+	case l.crowded.IsZero():
+		l.crowded = now
+		return false
+	case now.Sub(l.crowded) < crowdedFor:
+		return false
+	default:
+		l.trim()
+		if l.crowded = now; !free() {
+			return false
 		}
 	}
-	q.more = f.More
-	l.forget(q)
+	l.crowded = time.Time{}
+	return true
+}
+
+func (l *Lane) onFetched(m mailFetched) {
+	now := l.now()
+	switch {
+	case m.epoch != l.leased.epoch || l.discard:
+		l.dirty = true // rows may have left elsewhere since
+	case m.err != nil:
+		l.leased.failed(m.err)
+		l.logger.Debug("fetch failed", "lane", l.name, "error", m.err)
+		l.due(now.Add(refetchErr))
+	default:
+		l.take(&m.res, now)
+	}
+	l.fetching, l.discard = false, false
+	clear(l.left)
+	clear(l.grew)
+}
+
+// take loads what a Fetch brought.
+func (l *Lane) take(res *sdk.FetchResult, now time.Time) {
+	useful := false
+	for i := range res.Queues {
+		ok, err := l.load(&res.Queues[i])
+		if err != nil {
+			l.logger.Error("the outbox brought rows that can't be used; they stay there", "lane", l.name, "error", err)
+			l.due(now.Add(refetchErr))
+			continue
+		}
+		useful = useful || ok
+	}
+	switch {
+	case res.More && useful:
+		l.dirty = true
+	case res.More:
+		l.due(now.Add(refetchErr))
+	}
+	if res.NextDue >= 0 {
+		l.due(now.Add(max(res.NextDue, refetchMin)))
+	}
 }
 
 // due makes sure that a Fetch happens at t.
@@ -85,23 +107,21 @@ func (l *Lane) due(t time.Time) {
 // pipelined sends concurrently (PROTOCOL 4.2).
 func (l *Lane) send(now time.Time) {
 	l.pausedTo = time.Time{}
+	if len(l.suspects) > 0 {
+		l.sendSuspect(now)
+		return
+	}
 	for p := range l.ready {
-		ready := l.ready[p]
-		l.ready[p] = nil
-		for i, q := range ready {
+		ready := &l.ready[p]
+		for n := ready.len(); n > 0; n-- {
+			q := ready.pop()
 			q.ready = false
-			if q.inflight || q.parked || !l.dropExpired(q, now) {
-				l.forget(q)
+			if !l.sendable(q, now) {
 				continue
 			}
-			if now.Before(q.notBefore) {
-				l.pauseTo(q.notBefore)
-				l.enlist(q)
-				continue
-			}
-			if !l.maySend(now) {
+			if !l.maySend() {
 				q.ready = true
-				l.ready[p] = append(l.ready[p], ready[i:]...)
+				ready.unpop(q)
 				return
 			}
 			l.write(q)
@@ -109,9 +129,57 @@ func (l *Lane) send(now time.Time) {
 	}
 }
 
-// maySend takes a turn: room in the window, a connection, and the rate.
-func (l *Lane) maySend(now time.Time) bool {
-	if l.inflight >= maxInflight || !l.link.Ready() {
+// sendSuspect sends one of the rows that were on the wire when the broker
+// closed the socket over a frame: alone, so that the next such close tells
+// which of them it was. The others wait until all suspects are judged.
+func (l *Lane) sendSuspect(now time.Time) {
+	if l.inflight > 0 {
+		return
+	}
+	for r, q := range l.suspects {
+		if len(q.rows) == 0 || q.rows[0] != r || !l.sendable(q, now) {
+			continue
+		}
+		if l.maySend() {
+			l.write(q)
+		}
+		return
+	}
+}
+
+// sendable reports whether the head of q may go, now that it is q's turn.
+func (l *Lane) sendable(q *queue, now time.Time) bool {
+	if q.inflight || q.parked {
+		return false
+	}
+	l.dropExpired(q, now)
+	if len(q.rows) == 0 {
+		l.forget(q)
+		return false
+	}
+	if _, frozen := l.cancelling[q.rows[0].msg.ID]; frozen {
+		return false // onCancelled goes on
+	}
+	if now.Before(q.notBefore) {
+		l.pauseTo(q.notBefore)
+		l.enlist(q)
+		return false
+	}
+	return true
+}
+
+// maySend takes a turn: the lease, room in the window, a connection, the rate.
+// A write may have taken seconds, so the clock is read for each.
+func (l *Lane) maySend() bool {
+	now := l.now()
+	switch {
+	case l.inflight >= maxInflight || !l.leased.valid(now):
+		return false
+	case now.Before(l.holdTo):
+		l.pauseTo(l.holdTo)
+		return false
+	case !l.link.Ready(): // onOnline tells; this is for a link that was quicker
+		l.pauseTo(now.Add(time.Second))
 		return false
 	}
 	if d := l.pacer.Wait(now); d > 0 {
@@ -127,212 +195,36 @@ func (l *Lane) pauseTo(t time.Time) {
 	}
 }
 
-// dropExpired settles heads that are worth nothing any more and reports whether
-// a head is left.
-func (l *Lane) dropExpired(q *queue, now time.Time) bool {
+// dropExpired settles heads that are worth nothing any more. One that is being
+// cancelled is left to that.
+func (l *Lane) dropExpired(q *queue, now time.Time) {
 	for len(q.rows) > 0 && !q.rows[0].notAfter.IsZero() && now.After(q.rows[0].notAfter) {
 		r := q.rows[0]
+		if _, frozen := l.cancelling[r.msg.ID]; frozen {
+			return
+		}
+		delete(l.waiting, q.target) // who comes next finds out when tried
 		l.pop(q)
-		q.unsettled++
 		l.settle(q, r, sdk.Op{Kind: sdk.OpExpire})
 	}
-	return len(q.rows) > 0
+}
+
+// attempt is one row on the wire.
+type attempt struct {
+	q   *queue
+	r   *row
+	out Outcome
 }
 
 func (l *Lane) write(q *queue) {
-	r := q.rows[0]
+	a := &attempt{q: q, r: q.rows[0]}
 	q.inflight = true
 	l.inflight++
 	l.flightMu.Lock()
-	l.flight[r.msg.ID] = struct{}{}
+	l.flight[a.r.msg.ID] = struct{}{}
 	l.flightMu.Unlock()
-	l.link.Send(r.msg, func(out Outcome) { l.post(mailOutcome{q, r, out}) })
-}
-
-// onOutcome settles one attempt.
-func (l *Lane) onOutcome(q *queue, r *row, out Outcome) {
-	l.inflight--
-	l.flightMu.Lock()
-	delete(l.flight, r.msg.ID)
-	l.flightMu.Unlock()
-	q.inflight = false
-	if len(q.rows) == 0 || q.rows[0] != r {
-		l.orphan(q, r, out)
-		return
-	}
-	now := l.now()
-	switch out.Verdict {
-	case Accepted:
-		l.accepted(q, r, out.MessageID)
-	case RateLimited:
-		l.pacer.Limited(now, out.PerMinute)
-	case NotSent:
-		// The row keeps its place; the next connection takes it.
-	case NoPeer:
-		l.park(q, r, sdk.Op{Kind: sdk.OpWait, After: probeEvery, Error: out.Detail})
-		l.watch(q.target)
-		return
-	case Refused:
-		l.pop(q)
-		q.unsettled++
-		l.settle(q, r, sdk.Op{Kind: sdk.OpDie, Error: out.Detail})
-	case Transient:
-		l.park(q, r, sdk.Op{Kind: sdk.OpDefer, After: l.pause(r.attempts), Count: true, Error: out.Detail})
-		return
-	case Unknown:
-		l.unanswered(q, r, out, now)
-	}
-	l.enlist(q)
-}
-
-// orphan settles an attempt whose row left memory meanwhile: completed by a late
-// ack, or dropped with the lease. That the broker took it is a fact all the same.
-func (l *Lane) orphan(q *queue, r *row, out Outcome) {
-	if out.Verdict == Accepted {
-		q.unsettled++
-		l.settle(q, r, sdk.Op{Kind: sdk.OpAccepted, BrokerMessageID: out.MessageID, At: l.now(), Final: r.final})
-	}
-	l.enlist(q)
-	l.forget(q)
-}
-
-// unanswered keeps a row that may be stored at its place: it goes again with
-// the same client_message_id.
-func (l *Lane) unanswered(q *queue, r *row, out Outcome, now time.Time) {
-	r.unknown++
-	if out.Poisoned {
-		r.poisoned++
-	}
-	if r.poisoned >= 2 {
-		l.pop(q)
-		q.unsettled++
-		l.settle(q, r, sdk.Op{Kind: sdk.OpDie, Error: "the broker closed the connection twice on this frame: " + out.Detail})
-		return
-	}
-	if l.link.Ready() { // the ack timed out: give a late one a moment
-		q.notBefore = now.Add(l.pause(r.unknown - 1))
-	}
-}
-
-// pause is the wait after n earlier failures: 1 s doubling to retryMax, with
-// full jitter in its upper half.
-func (l *Lane) pause(n int) time.Duration {
-	d := min(time.Second<<min(n, 6), retryMax)
-	return d/2 + time.Duration(l.jitter()*float64(d/2))
-}
-
-func (l *Lane) accepted(q *queue, r *row, messageID string) {
-	l.pop(q)
-	q.unsettled++
-	l.settle(q, r, sdk.Op{Kind: sdk.OpAccepted, BrokerMessageID: messageID, At: l.now(), Final: r.final})
-}
-
-// park hands the queue back to the backend until its head is due again. Its
-// rows leave memory, so nothing behind the head can pass it.
-func (l *Lane) park(q *queue, head *row, op sdk.Op) {
-	for len(q.rows) > 0 {
-		l.pop(q)
-	}
-	q.parked, q.more = true, false
-	q.unsettled++
-	l.settle(q, head, op)
-}
-
-// settle hands an op for r to the committer. Fenced ops carry the epoch.
-func (l *Lane) settle(q *queue, r *row, op sdk.Op) {
-	op.ID = r.msg.ID
-	if op.Kind.Fenced() {
-		op.Lane, op.Epoch = l.name, l.leased.epoch
-	}
-	l.committer.Settle(op, func(res sdk.OpResult) { l.post(mailApplied{q, r, op, res}) })
-}
-
-// onApplied lets go of a row whose settlement is durable.
-func (l *Lane) onApplied(m mailApplied) {
-	if m.res.Code == sdk.OpFenced {
-		l.leased.lost()
-	}
-	if c, ok := changeOf(l.mesh, m); ok {
-		l.changed(c)
-	}
-	q := m.q
-	if q == nil {
-		l.dirty = true // a wake
-		return
-	}
-	q.unsettled--
-	if q.parked && q.unsettled == 0 {
-		q.parked = false
-		if m.op.Kind == sdk.OpDefer || m.op.Kind == sdk.OpWait {
-			l.due(l.now().Add(m.op.After))
-		}
-		if m.res.Code != sdk.OpApplied {
-			l.dirty = true // not as expected: look again
-		}
-		if q.more { // rows came while it was parked; they are behind the head
-			q.more = false
-		}
-	}
-	l.forget(q)
-	l.enlist(q)
-}
-
-// changeOf says which transition an applied op was.
-func changeOf(mesh string, m mailApplied) (change, bool) {
-	if m.res.Code != sdk.OpApplied || m.r == nil {
-		return change{}, false
-	}
-	c := change{
-		id: m.r.msg.ID, clientMessageID: m.r.msg.ClientMessageID, mesh: mesh, target: m.r.msg.Target,
-		brokerMessageID: m.op.BrokerMessageID, detail: m.op.Error,
-	}
-	switch m.op.Kind {
-	case sdk.OpAccepted:
-		c.state = sdk.StateAccepted
-	case sdk.OpDie:
-		c.state = sdk.StateDead
-	case sdk.OpExpire:
-		c.state = sdk.StateExpired
-	case sdk.OpWait:
-		c.state = sdk.StateWaiting
-	case sdk.OpDefer:
-		c.state = sdk.StatePending
-	default:
-		return change{}, false
-	}
-	return c, true
-}
-
-// onDrop takes a cancelled row out of memory; false if it is on the wire.
-func (l *Lane) onDrop(id string) bool {
-	for _, q := range l.queues {
-		for i, r := range q.rows {
-			if r.msg.ID != id {
-				continue
-			}
-			if i == 0 && q.inflight {
-				return false
-			}
-			q.rows = append(q.rows[:i:i], q.rows[i+1:]...)
-			l.rows--
-			l.bytes -= r.size
-			l.forget(q)
-			return true
-		}
-	}
-	return true
-}
-
-// onLate takes an ack that came after its timeout: a fact from any time.
-func (l *Lane) onLate(id, messageID string) {
-	for _, q := range l.queues {
-		if len(q.rows) > 0 && q.rows[0].msg.ID == id {
-			r := q.rows[0]
-			l.accepted(q, r, messageID)
-			l.enlist(q)
-			return
-		}
-	}
-	op := sdk.Op{Kind: sdk.OpAccepted, ID: id, BrokerMessageID: messageID, At: l.now()}
-	l.committer.Settle(op, func(res sdk.OpResult) { l.post(mailApplied{op: op, res: res}) })
+	l.link.Send(a.r.msg, func(out Outcome) {
+		a.out = out
+		l.post(a)
+	})
 }

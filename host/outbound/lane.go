@@ -2,7 +2,6 @@ package outbound
 
 import (
 	"context"
-	"encoding/hex"
 	"sync"
 	"time"
 
@@ -17,18 +16,18 @@ const (
 	maxInflight  = 256
 	maxLaneRows  = 8192
 	maxLaneBytes = 32 << 20
+	// maxQueueRows bounds the rows of one target: a slow one must leave room.
+	maxQueueRows = 128
+	// A memory that has been crowded for crowdedFor while the backend has more
+	// keeps trimRows rows of each target.
+	crowdedFor   = time.Second
+	trimRows     = 8
 	fetchQueues  = 512
 	fetchRows    = 2048
-	// probeEvery is how often a message for an absent peer is tried at most.
-	probeEvery = 10 * time.Minute
-	// relistEvery is how often the peers are listed while something waits.
-	relistEvery = time.Minute
-	// maxWaitingTargets bounds the targets whose coming a lane watches for.
-	maxWaitingTargets = 10000
 )
 
 // Lane sends what leaves as one identity on one mesh. Its goroutine owns all
-// fields below mail; everything else reaches it by mail.
+// fields below flight; everything else reaches it by mail.
 type Lane struct {
 	name      string
 	mesh      string
@@ -41,94 +40,127 @@ type Lane struct {
 	logger    hclog.Logger
 	now       func() time.Time
 	jitter    func() float64
-	changed   func(change)
+	changed   func(*change)
 	relist    func()
 
-	mu    sync.Mutex
-	inbox []any
-	wake  chan struct{}
+	wake chan struct{}
+	mu   sync.Mutex
+	// inbox is mail in the order it came. Fresh rows beyond freshRows or
+	// freshBytes stay out of it, and overflow says so.
+	inbox      []any
+	freshRows  int
+	freshBytes int
+	overflow   bool
 
+	flightMu sync.Mutex
+	flight   map[string]struct{} // ids on the wire
+
+	read   []any // mail that was read, for its memory
 	queues map[string]*queue
 	// ready are queues whose head may go, by priority: now, next, low.
-	ready    [3][]*queue
+	ready    [3]fifo
 	rows     int
 	bytes    int
 	inflight int
+	// suspects were on the wire when the broker closed the socket over a frame.
+	suspects map[*row]*queue
+	// cancelling are ids whose cancellation is on its way to the backend.
+	cancelling map[string]struct{}
 	// dirty is true when the backend may have due rows that memory lacks.
 	dirty    bool
 	fetching bool
 	fetchAt  time.Time // zero: no known moment
-	leased   leased
-	waiting  map[string]struct{}
-	relistAt time.Time
-	// touched are targets that left memory while a Fetch was under way: what it
-	// brings of them may be out of date.
-	touched map[string]struct{}
-	// pausedTo is when a ready queue may go that may not go now.
+	// crowded is since when memory has no room for a Fetch that is wanted.
+	crowded time.Time
+	// left are targets that left memory while a Fetch was under way: what it
+	// brings of them may be out of date. grew got rows that it may lack.
+	left, grew map[string]struct{}
+	// discard is true when what the Fetch under way brings may lack anything.
+	discard bool
+	leased     leased
+	waiting    map[string]struct{}
+	// reseed is true when the backend is to be asked for whom rows wait,
+	// seeding while it is.
+	reseed, seeding bool
+	relistAt        time.Time
+	// pausedTo is when a ready queue may go that may not go now; holdTo is the
+	// pause after a connection that took nothing.
 	pausedTo time.Time
+	holdTo   time.Time
 	online   bool
 	// drained is closed when draining and nothing is in flight or unsettled.
 	draining bool
 	drained  chan struct{}
 	calls    sync.WaitGroup
-
-	flightMu sync.Mutex
-	flight   map[string]struct{} // ids on the wire, for InFlight
 }
 
-// change is a transition that others want to hear of.
-type change struct {
-	id, clientMessageID, mesh, target string
-	state                             sdk.EntryState
-	brokerMessageID, detail           string
-}
-
-// The mail of a lane.
+// The mail of a lane, besides *settlement, *attempt and *fresh.
 type (
-	mailStored struct {
-		entry sdk.Entry
-		res   sdk.OpResult
-	}
-	mailOutcome struct {
-		q   *queue
-		r   *row
-		out Outcome
-	}
-	mailApplied struct {
-		q   *queue
-		r   *row
-		op  sdk.Op
-		res sdk.OpResult
-	}
 	mailFetched struct {
-		res sdk.FetchResult
-		err error
+		epoch int64
+		res   sdk.FetchResult
+		err   error
 	}
 	mailOnline struct{ online, fresh bool }
 	mailPeers  struct{ keys []string }
-	mailLease  struct {
+	mailWoken  struct {
+		target string
+		epoch  int64
+		res    sdk.OpResult
+	}
+	mailLease struct {
 		res sdk.Lease
 		err error
 		at  time.Time
 	}
-	mailDrop struct { // cancelled by a person
+	mailCancel struct { // may this row be cancelled? true freezes it
 		id     string
 		answer chan bool
 	}
+	mailCancelled struct { // it is (gone) or is not
+		id, target string
+		gone       bool
+	}
+	mailGrew    struct{ target string } // rows came that memory did not see
 	mailLate    struct{ id, messageID string }
-	mailDirty   struct{}
-	mailWaiting struct{ targets []string }
-	mailDrain   struct{}
+	mailLateSet struct {
+		op  sdk.Op
+		res sdk.OpResult
+	}
+	mailReady   struct{} // the backend is there (again)
+	mailWaiting struct {
+		targets []string
+		last    bool
+	}
+	mailDrain struct{}
 )
+
+// fresh is a row that was just stored.
+type fresh struct {
+	entry *sdk.Entry
+	res   sdk.OpResult
+}
 
 func (l *Lane) post(m any) {
 	l.mu.Lock()
 	l.inbox = append(l.inbox, m)
 	l.mu.Unlock()
-	select {
-	case l.wake <- struct{}{}:
-	default:
+	signal(l.wake)
+}
+
+// postFresh hands over a row that was just stored. A lane that is too far
+// behind is told only that there are some.
+func (l *Lane) postFresh(f *fresh) {
+	l.mu.Lock()
+	if l.freshRows >= maxLaneRows || l.freshBytes >= maxLaneBytes {
+		l.overflow = true
+	} else {
+		l.freshRows++
+		l.freshBytes += len(f.entry.Body)
+		l.inbox = append(l.inbox, f)
 	}
+	l.mu.Unlock()
+	signal(l.wake)
 }
 
 // run owns the lane until ctx ends.
@@ -156,13 +188,7 @@ func (l *Lane) run(ctx context.Context) {
 
 // step handles the mail and then does whatever is due.
 func (l *Lane) step(ctx context.Context) {
-	l.mu.Lock()
-	mail := l.inbox
-	l.inbox = nil
-	l.mu.Unlock()
-	for _, m := range mail {
-		l.handle(m)
-	}
+	l.readMail()
 	now := l.now()
 	if l.draining {
 		l.finishDrain()
@@ -175,11 +201,37 @@ func (l *Lane) step(ctx context.Context) {
 	if !l.fetchAt.IsZero() && !now.Before(l.fetchAt) {
 		l.fetchAt, l.dirty = time.Time{}, true
 	}
-	l.fetch(ctx)
+	l.seed(ctx)
+	l.fetch(ctx, now)
 	l.send(now)
 	if len(l.waiting) > 0 && !now.Before(l.relistAt) {
 		l.relistAt = now.Add(relistEvery)
 		l.relist()
+	}
+}
+
+func (l *Lane) readMail() {
+	l.mu.Lock()
+	mail, overflow := l.inbox, l.overflow
+	l.inbox, l.overflow, l.freshRows, l.freshBytes = l.read, false, 0, 0
+	l.mu.Unlock()
+	for _, m := range mail {
+		l.handle(m)
+	}
+	clear(mail)
+	l.read = mail[:0]
+	if cap(l.read) > maxLaneRows {
+		l.read = nil
+	}
+	if overflow {
+		for _, q := range l.queues {
+			q.more = true
+			l.forget(q)
+		}
+		l.dirty = true
+		if l.fetching { // what it brings may lack rows of any target
+			l.discard = true
+		}
 	}
 }
 
@@ -190,6 +242,9 @@ func (l *Lane) mayWork(now time.Time) bool {
 
 // nextWake is the time until something is due without mail.
 func (l *Lane) nextWake() (time.Duration, bool) {
+	if !l.online || l.draining {
+		return 0, false
+	}
 	now := l.now()
 	var at time.Time
 	earlier := func(t time.Time) {
@@ -197,10 +252,17 @@ func (l *Lane) nextWake() (time.Duration, bool) {
 			at = t
 		}
 	}
-	earlier(l.leased.nextAt)
-	if l.mayWork(now) {
-		earlier(l.fetchAt)
+	if !l.leased.asking && !l.leased.stopped {
+		earlier(l.leased.nextAt)
+	}
+	if l.leased.valid(now) {
+		if !l.fetching {
+			earlier(l.fetchAt)
+		}
 		earlier(l.pausedTo)
+		if !l.crowded.IsZero() {
+			earlier(l.crowded.Add(crowdedFor))
+		}
 		if len(l.waiting) > 0 {
 			earlier(l.relistAt)
 		}
@@ -213,83 +275,41 @@ func (l *Lane) nextWake() (time.Duration, bool) {
 
 func (l *Lane) handle(m any) {
 	switch m := m.(type) {
-	case mailStored:
-		l.onStored(m.entry, m.res)
-	case mailOutcome:
+	case *fresh:
+		l.onStored(m)
+	case *attempt:
 		l.onOutcome(m.q, m.r, m.out)
-	case mailApplied:
+	case *settlement:
 		l.onApplied(m)
 	case mailFetched:
-		l.onFetched(m.res, m.err)
+		l.onFetched(m)
 	case mailOnline:
 		l.onOnline(m)
 	case mailPeers:
 		l.onPeers(m.keys)
+	case mailWoken:
+		l.onWoken(m)
 	case mailLease:
 		l.onLease(m)
-	case mailDrop:
-		m.answer <- l.onDrop(m.id)
+	case mailCancel:
+		m.answer <- l.freeze(m.id)
+	case mailCancelled:
+		l.onCancelled(m)
+	case mailGrew:
+		l.onGrew(m.target)
 	case mailLate:
 		l.onLate(m.id, m.messageID)
-	case mailDirty:
-		l.dirty = true
+	case mailLateSet:
+		l.onLateSet(m)
+	case mailReady:
+		l.dirty, l.fetchAt = true, time.Time{}
+		if !l.leased.asking && !l.leased.stopped && !l.leased.valid(l.now()) {
+			l.leased.nextAt = time.Time{}
+		}
 	case mailDrain:
 		l.draining = true
 	case mailWaiting:
-		for _, t := range m.targets {
-			l.watch(t)
-		}
-	}
-}
-
-// queueOf returns the queue of a target, making it if need be.
-func (l *Lane) queueOf(target string) *queue {
-	q := l.queues[target]
-	if q == nil {
-		q = &queue{target: target}
-		l.queues[target] = q
-	}
-	return q
-}
-
-func (l *Lane) full() bool { return l.rows >= maxLaneRows || l.bytes >= maxLaneBytes }
-
-func (l *Lane) push(q *queue, r *row) {
-	q.rows = append(q.rows, r)
-	q.lastSeq = r.seq
-	l.rows++
-	l.bytes += r.size
-	l.enlist(q)
-}
-
-// pop removes the head of q.
-func (l *Lane) pop(q *queue) {
-	r := q.rows[0]
-	q.rows[0] = nil
-	q.rows = q.rows[1:]
-	l.rows--
-	l.bytes -= r.size
-}
-
-// enlist puts q into the ready list if its head may go.
-func (l *Lane) enlist(q *queue) {
-	if q.ready || q.inflight || q.parked || len(q.rows) == 0 {
-		return
-	}
-	q.ready = true
-	p := rank(q.rows[0].msg.Priority)
-	l.ready[p] = append(l.ready[p], q)
-}
-
-// rank orders priorities among due queues (PROTOCOL 4.1).
-func rank(priority string) int {
-	switch priority {
-	case "now":
-		return 0
-	case "low":
-		return 2
-	default:
-		return 1
+		l.onWaiting(m)
 	}
 }
 
@@ -316,73 +336,4 @@ func (l *Lane) finishDrain() {
 	default:
 		close(l.drained)
 	}
-}
-
-// forget drops q from memory if nothing is left of it; rows that only the
-// backend has make the lane dirty.
-func (l *Lane) forget(q *queue) {
-	if !q.idle() {
-		return
-	}
-	if q.more {
-		l.dirty = true
-	}
-	if l.fetching {
-		l.touched[q.target] = struct{}{}
-	}
-	delete(l.queues, q.target)
-}
-
-// stale drops what is in memory after the lease was somebody else's: rows may
-// have left from there. What is on the wire is settled as it comes.
-func (l *Lane) stale() {
-	l.ready = [3][]*queue{}
-	for _, q := range l.queues {
-		q.ready = false
-		for i := len(q.rows); i > 0; i-- {
-			l.pop(q)
-		}
-		q.more = true
-		l.forget(q)
-	}
-	l.dirty = true
-}
-
-// onStored takes a fresh row from memory if the backend put it directly behind
-// what is here; otherwise Fetch will bring it in its turn.
-func (l *Lane) onStored(e sdk.Entry, res sdk.OpResult) {
-	e.Seq = res.Seq
-	q, known := l.queues[e.Target]
-	if !known {
-		if res.Prev != 0 || l.full() {
-			l.dirty = true // behind a head that backs off or waits, or no room
-			return
-		}
-		q = l.queueOf(e.Target)
-	}
-	if len(q.rows) > 0 && res.Seq <= q.lastSeq {
-		return // a Fetch brought it already
-	}
-	if l.full() || !q.follows(res.Prev) {
-		q.more = true
-		l.forget(q)
-		return
-	}
-	if r, ok := l.open(&e); ok {
-		l.push(q, r)
-	}
-}
-
-// open unseals an entry; one that can't be opened is dead.
-func (l *Lane) open(e *sdk.Entry) (*row, bool) {
-	body, err := l.atRest.Open(e.Body)
-	if err != nil {
-		q := l.queueOf(e.Target)
-		q.unsettled++
-		q.lastSeq = e.Seq
-		r := &row{msg: Message{ID: e.ID, ClientMessageID: e.ClientMessageID, Target: e.Target}, seq: e.Seq}
-		l.settle(q, r, sdk.Op{Kind: sdk.OpDie, Error: "the stored body can't be opened with this member's key: " + err.Error()})
-		return nil, false
-	}
-	return rowOf(e, hex.EncodeToString(e.Fingerprint), string(body)), true
 }

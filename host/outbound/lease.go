@@ -14,6 +14,7 @@ const (
 	leaseTTL    = 15 * time.Second
 	leaseRenew  = 5 * time.Second
 	leaseMargin = time.Second
+	leaseRetry  = 250 * time.Millisecond
 	// Two steals within cloneWindow mean that two daemons run on copies of one
 	// data directory.
 	cloneWindow = 5 * time.Minute
@@ -26,23 +27,21 @@ type leaseOptions struct {
 
 // leased is what a lane knows of its right to send.
 type leased struct {
+	// epoch is 0 when none was granted or the last one is known to be over:
+	// what is in memory then is of no use.
 	epoch   int64
 	until   time.Time // by our clock, margin taken off
-	nextAt  time.Time // when to ask next; zero: a call is under way
+	nextAt  time.Time // when to ask next; zero: at once
 	asking  bool
+	holder  string // who has the lane, if another
 	stolen  []time.Time
 	stopped bool
 }
 
 func (l *leased) valid(now time.Time) bool { return !l.until.IsZero() && now.Before(l.until) }
 
-// lost forgets the lease at once.
-func (l *leased) lost() {
-	l.until = time.Time{}
-	if !l.asking && !l.stopped {
-		l.nextAt = time.Unix(0, 1)
-	}
-}
+// lost forgets the lease and asks anew.
+func (l *leased) lost() { l.epoch, l.until, l.nextAt = 0, time.Time{}, time.Time{} }
 
 // failed forgets the lease if err says that it is gone.
 func (l *leased) failed(err error) {
@@ -57,10 +56,13 @@ func (l *Lane) renew(ctx context.Context, now time.Time) {
 	if ls.asking || ls.stopped || !l.online || now.Before(ls.nextAt) {
 		return
 	}
-	ls.asking, ls.nextAt = true, time.Time{}
+	ls.asking = true
 	req := sdk.AcquireRequest{Lane: l.name, Owner: l.lease.owner, Incarnation: l.lease.incarnation, TTL: leaseTTL}
 	l.calls.Go(func() {
 		res, err := l.outbox.Acquire(ctx, req)
+		if err == nil && !res.Held && res.Epoch <= 0 {
+			err = sdk.Errorf(sdk.CodeInternal, "bad_reply", "the outbox granted the lane with epoch %d", res.Epoch)
+		}
 		l.post(mailLease{res, err, now})
 	})
 }
@@ -71,22 +73,30 @@ func (l *Lane) onLease(m mailLease) {
 	now := l.now()
 	switch {
 	case m.err != nil:
-		ls.nextAt = now.Add(250 * time.Millisecond)
+		ls.nextAt = now.Add(leaseRetry)
 		l.logger.Debug("lease not renewed", "lane", l.name, "error", m.err)
 	case m.res.Held:
-		ls.until = time.Time{}
-		ls.nextAt = now.Add(max(m.res.RetryIn, time.Second))
-		l.logger.Info("another host sends this lane", "lane", l.name, "holder", m.res.HeldBy, "retry_in", m.res.RetryIn)
-	default:
-		if m.res.Epoch != ls.epoch {
-			ls.epoch = m.res.Epoch
-			l.stale()
+		ls.epoch, ls.until = 0, time.Time{}
+		ls.nextAt = now.Add(min(max(m.res.RetryIn, leaseRetry), leaseTTL))
+		if ls.holder != m.res.HeldBy {
+			ls.holder = m.res.HeldBy
+			l.logger.Info("another host sends this lane", "lane", l.name, "holder", m.res.HeldBy, "retry_in", m.res.RetryIn)
 		}
+	default:
+		ls.holder = ""
 		if m.res.Stolen && l.cloned(now) {
 			return
 		}
+		if m.res.Epoch != ls.epoch {
+			ls.epoch = m.res.Epoch
+			l.stale()
+			l.reseed = true
+		}
 		ls.until = m.at.Add(leaseTTL - leaseMargin)
 		ls.nextAt = m.at.Add(leaseRenew)
+		if !ls.valid(now) { // the answer took longer than the lease
+			ls.nextAt = now
+		}
 	}
 }
 
@@ -100,7 +110,7 @@ func (l *Lane) cloned(now time.Time) bool {
 	if len(ls.stolen) < 2 {
 		return false
 	}
-	ls.stopped, ls.until, ls.nextAt = true, time.Time{}, time.Time{}
+	ls.stopped, ls.epoch, ls.until = true, 0, time.Time{}
 	l.logger.Error("two daemons share one identity and steal this lane from each other: data_dir was copied; "+
 		"stop one of them, delete its data_dir and start it again", "lane", l.name, "owner", l.lease.owner)
 	return true

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,6 +23,12 @@ const MemberSender = "member"
 const (
 	MaxTextBytes       = 48000
 	MaxClientMessageID = 128
+	// maxName bounds what a sender may type for a recipient or a reference.
+	maxName = 512
+	// maxFrame is the broker's limit (PROTOCOL 1.2), frameOverhead what a send
+	// frame has besides its values: 134 bytes of names and punctuation, rounded up.
+	maxFrame      = 65536
+	frameOverhead = 160
 	// DefaultLifetime is how long a message is worth delivering.
 	DefaultLifetime = 7 * 24 * time.Hour
 	// recordLifetime is how long a finished record stays beyond NotAfter.
@@ -71,15 +79,26 @@ type Options struct {
 type Outbound struct {
 	opts       Options
 	meshes     map[string]*attached
+	outboxes   []string // names, sorted
 	committers map[string]*Committer
+	reads      map[string]*reads // from Start on
 	waiters    *waiters
 	wg         sync.WaitGroup
 	stop       context.CancelFunc
 	stopStore  context.CancelFunc
 
-	mu       sync.Mutex
-	stopping bool
+	mu    sync.Mutex
+	phase phase
 }
+
+// phase is how far the life of an Outbound is.
+type phase int
+
+const (
+	notStarted phase = iota
+	started
+	stopping
+)
 
 // attached is a mesh with its lane.
 type attached struct {
@@ -94,9 +113,12 @@ func New(opts Options) (*Outbound, error) {
 	if opts.Lifetime == 0 {
 		opts.Lifetime = DefaultLifetime
 	}
-	o := &Outbound{opts: opts, meshes: map[string]*attached{}, committers: map[string]*Committer{}, waiters: newWaiters()}
+	o := &Outbound{
+		opts: opts, meshes: map[string]*attached{}, outboxes: slices.Sorted(maps.Keys(opts.Outboxes)),
+		committers: map[string]*Committer{}, reads: map[string]*reads{}, waiters: newWaiters(),
+	}
 	for name, b := range opts.Outboxes {
-		o.committers[name] = newCommitter(b.Outbox, opts.Logger.Named("outbox."+name), o.stored)
+		o.committers[name] = newCommitter(b.Outbox, opts.Logger.Named("outbox."+name), o.stored, o.doubtful)
 	}
 	for _, m := range opts.Meshes {
 		b, ok := opts.Outboxes[m.Outbox]
@@ -114,7 +136,8 @@ func New(opts Options) (*Outbound, error) {
 			logger: opts.Logger.Named("lane." + m.Name), now: time.Now, jitter: rand.Float64,
 			changed: o.changed, relist: func() { opts.Relist(m.Name) },
 			wake: make(chan struct{}, 1), queues: map[string]*queue{}, waiting: map[string]struct{}{},
-			touched: map[string]struct{}{}, flight: map[string]struct{}{}, drained: make(chan struct{}),
+			left: map[string]struct{}{}, grew: map[string]struct{}{}, flight: map[string]struct{}{},
+			suspects: map[*row]*queue{}, cancelling: map[string]struct{}{}, drained: make(chan struct{}),
 		}
 		o.meshes[m.Name] = a
 	}
@@ -124,8 +147,12 @@ func New(opts Options) (*Outbound, error) {
 // laneName is the lane of a mesh's member connection.
 func laneName(mesh string) string { return mesh + "/" + MemberSender }
 
-// Start runs the lanes and committers until Close.
+// Start runs the lanes and committers until Close, which must follow. Before it
+// nothing is accepted.
 func (o *Outbound) Start(ctx context.Context) {
+	for _, name := range o.outboxes {
+		o.reads[name] = newReads(o.opts.Outboxes[name].Outbox)
+	}
 	storeCtx, stopStore := context.WithCancel(ctx)
 	laneCtx, stop := context.WithCancel(ctx)
 	o.stop, o.stopStore = stop, stopStore
@@ -134,19 +161,42 @@ func (o *Outbound) Start(ctx context.Context) {
 	}
 	for _, a := range o.meshes {
 		o.wg.Go(func() { a.lane.run(laneCtx) })
-		o.wg.Go(func() { o.seedWaiting(laneCtx, a) })
 	}
 	for _, b := range o.opts.Outboxes {
 		o.wg.Go(func() { o.pruneLoop(laneCtx, b.Outbox) })
+	}
+	o.enter(started)
+}
+
+// enter changes the phase and returns the one before.
+func (o *Outbound) enter(p phase) phase {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	was := o.phase
+	o.phase = p
+	return was
+}
+
+// running is an error unless messages are accepted.
+func (o *Outbound) running() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch o.phase {
+	case notStarted:
+		return sdk.Errorf(sdk.CodeUnavailable, "starting", "the daemon is starting").WithNext("Try again in a moment.")
+	case stopping:
+		return errStopping()
+	default:
+		return nil
 	}
 }
 
 // Close stops accepting, waits until what is on the wire is settled or ctx
 // ends, and stops. The rows that are left are pending; the next run sends them.
 func (o *Outbound) Close(ctx context.Context) error {
-	o.mu.Lock()
-	o.stopping = true
-	o.mu.Unlock()
+	if o.enter(stopping) != started {
+		return nil
+	}
 	var errs []error
 	for _, a := range o.meshes {
 		a.lane.post(mailDrain{})
@@ -161,6 +211,9 @@ func (o *Outbound) Close(ctx context.Context) error {
 	o.stop()
 	o.stopStore()
 	o.wg.Wait()
+	for _, r := range o.reads {
+		r.close(ctx)
+	}
 	return errors.Join(errs...)
 }
 
@@ -187,55 +240,37 @@ func (o *Outbound) LateAck(mesh, id, messageID string) {
 	}
 }
 
-// OutboxReady tells that a backend is there (again): lanes look at once.
+// OutboxReady tells that a backend is there (again): what waits for it goes on
+// at once.
 func (o *Outbound) OutboxReady(name string) {
+	if c := o.committers[name]; c != nil {
+		c.Kick()
+	}
 	for _, a := range o.meshes {
 		if a.Outbox == name {
-			a.lane.post(mailDirty{})
+			a.lane.post(mailReady{})
 		}
 	}
 }
 
 // stored hands a fresh row to its lane.
-func (o *Outbound) stored(e sdk.Entry, res sdk.OpResult) {
+func (o *Outbound) stored(e *sdk.Entry, res sdk.OpResult) {
 	if a := o.meshes[e.Mesh]; a != nil {
-		a.lane.post(mailStored{e, res})
+		a.lane.postFresh(&fresh{e, res})
+	}
+}
+
+// doubtful tells a lane of an entry that may be stored: only a look shows.
+func (o *Outbound) doubtful(e *sdk.Entry) {
+	if a := o.meshes[e.Mesh]; a != nil {
+		a.lane.post(mailGrew{e.Target})
 	}
 }
 
 // changed publishes a transition and wakes whoever waits for it.
-func (o *Outbound) changed(c change) {
-	o.waiters.notify(c.id)
-	o.opts.Publish("outbox", c.mesh, map[string]string{
-		"id": c.id, "client_message_id": c.clientMessageID, "target": c.target, "state": string(c.state),
-		"broker_message_id": c.brokerMessageID, "detail": c.detail,
-	})
-}
-
-// seedWaiting tells a lane, once, for whom rows of an earlier run wait.
-func (o *Outbound) seedWaiting(ctx context.Context, a *attached) {
-	req := sdk.ListRequest{States: []sdk.EntryState{sdk.StateWaiting}, Mesh: a.Name, Limit: 500}
-	for seen := 0; seen < maxWaitingTargets; {
-		page, err := a.store.Outbox.List(ctx, req)
-		if err != nil {
-			if !pause(ctx, time.Second) {
-				return
-			}
-			continue
-		}
-		targets := make([]string, 0, len(page.Entries))
-		for i := range page.Entries {
-			targets = append(targets, page.Entries[i].Target)
-		}
-		if len(targets) > 0 {
-			a.lane.post(mailWaiting{targets})
-		}
-		seen += len(targets)
-		if page.Next == "" {
-			return
-		}
-		req.Before = page.Next
-	}
+func (o *Outbound) changed(c *change) {
+	o.waiters.notify(c.ID)
+	o.opts.Publish("outbox", c.mesh, c)
 }
 
 // pruneLoop removes finished records that are too old, at start and hourly.

@@ -1,20 +1,37 @@
 package outbound
 
-import "github.com/meshhost/meshhost/sdk"
+import (
+	"context"
+	"time"
+
+	"github.com/meshhost/meshhost/sdk"
+)
+
+const (
+	// probeEvery is how often a message for an absent peer is tried at most.
+	probeEvery = 10 * time.Minute
+	// relistEvery is how often the peers are listed while something waits.
+	relistEvery = time.Minute
+	// maxWaitingTargets bounds the targets whose coming a lane watches for.
+	maxWaitingTargets = 10000
+	seedPage          = 500
+)
 
 // onOnline follows the connection. A fresh one forgets the learned rate.
 func (l *Lane) onOnline(m mailOnline) {
+	was := l.online
 	l.online = m.online
-	if !m.online {
+	if !m.online || was {
 		return
 	}
 	if m.fresh {
 		l.pacer.Forget()
 	}
+	l.holdTo = time.Time{}
 	l.dirty = true
 	l.relistAt = l.now()
-	for _, q := range l.queues {
-		l.enlist(q)
+	if !l.leased.valid(l.now()) {
+		l.leased.nextAt = time.Time{}
 	}
 }
 
@@ -29,14 +46,72 @@ func (l *Lane) watch(target string) {
 	l.waiting[target] = struct{}{}
 }
 
-// onPeers wakes the queues of peers that are there.
+// onPeers wakes the queues of peers that are there. Without the lease nothing
+// can be woken; the list that follows the lease does it.
 func (l *Lane) onPeers(keys []string) {
+	if l.leased.epoch == 0 || l.draining {
+		return
+	}
 	for _, key := range keys {
 		if _, ok := l.waiting[key]; !ok {
 			continue
 		}
 		delete(l.waiting, key)
 		op := sdk.Op{Kind: sdk.OpWake, Lane: l.name, Epoch: l.leased.epoch, Target: key}
-		l.committer.Settle(op, func(res sdk.OpResult) { l.post(mailApplied{op: op, res: res}) })
+		_ = l.committer.Settle(op, func(res sdk.OpResult) { l.post(mailWoken{key, op.Epoch, res}) })
+	}
+}
+
+func (l *Lane) onWoken(m mailWoken) {
+	switch m.res.Code {
+	case sdk.OpApplied:
+		l.onGrew(m.target)
+	case sdk.OpFenced:
+		l.fenced(m.epoch)
+		l.watch(m.target)
+	}
+}
+
+// seed asks, once per lease, for whom rows of an earlier run or of another
+// holder wait.
+func (l *Lane) seed(ctx context.Context) {
+	if !l.reseed || l.seeding {
+		return
+	}
+	l.reseed, l.seeding = false, true
+	l.calls.Go(func() {
+		req := sdk.ListRequest{States: []sdk.EntryState{sdk.StateWaiting}, Mesh: l.mesh, Limit: seedPage}
+		for seen := 0; ; {
+			page, err := l.outbox.List(ctx, req)
+			if err != nil {
+				if !pause(ctx, time.Second) {
+					return
+				}
+				continue
+			}
+			var targets []string
+			for i := range page.Entries {
+				if page.Entries[i].Lane == l.name {
+					targets = append(targets, page.Entries[i].Target)
+				}
+			}
+			seen += len(page.Entries)
+			last := page.Next == "" || len(page.Entries) == 0 || seen >= maxWaitingTargets
+			l.post(mailWaiting{targets, last})
+			if last {
+				return
+			}
+			req.Before = page.Next
+		}
+	})
+}
+
+func (l *Lane) onWaiting(m mailWaiting) {
+	for _, t := range m.targets {
+		l.watch(t)
+		l.relistAt = l.now()
+	}
+	if m.last {
+		l.seeding = false
 	}
 }

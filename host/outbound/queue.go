@@ -1,6 +1,8 @@
 package outbound
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/meshhost/meshhost/sdk"
@@ -53,13 +55,19 @@ func (q *queue) idle() bool { return len(q.rows) == 0 && q.unsettled == 0 && !q.
 // follows reports whether a row that the backend put behind prev belongs
 // directly behind what is in memory.
 func (q *queue) follows(prev int64) bool {
-	if prev == unknownPrev || q.parked {
+	if prev == unknownPrev || q.parked || q.more {
 		return false
 	}
 	if prev == 0 {
-		return len(q.rows) == 0 && !q.more
+		return len(q.rows) == 0
 	}
-	return prev == q.lastSeq && !q.more
+	return prev == q.lastSeq
+}
+
+// has reports whether a row of that seq is in memory.
+func (q *queue) has(seq int64) bool {
+	_, ok := slices.BinarySearchFunc(q.rows, seq, func(r *row, s int64) int { return cmp.Compare(r.seq, s) })
+	return ok
 }
 
 // rowOf turns an entry into what the wire needs; body is the ciphertext.
@@ -80,4 +88,34 @@ func rowOf(e *sdk.Entry, fingerprint, body string) *row {
 // isMulticast reports whether a targetSpec is not one key (PROTOCOL 4.3).
 func isMulticast(spec string) bool {
 	return spec != "" && (spec[0] == '*' || spec[0] == '@' || spec[0] == '#')
+}
+
+// fifo is a list of queues that wait for their turn.
+type fifo struct {
+	items []*queue
+	first int
+}
+
+func (f *fifo) len() int { return len(f.items) - f.first }
+
+func (f *fifo) push(q *queue) {
+	if f.first > 64 && f.first > len(f.items)/2 {
+		n := copy(f.items, f.items[f.first:])
+		clear(f.items[n:])
+		f.items, f.first = f.items[:n], 0
+	}
+	f.items = append(f.items, q)
+}
+
+func (f *fifo) pop() *queue {
+	q := f.items[f.first]
+	f.items[f.first] = nil
+	f.first++
+	return q
+}
+
+// unpop puts back what pop just took.
+func (f *fifo) unpop(q *queue) {
+	f.first--
+	f.items[f.first] = q
 }

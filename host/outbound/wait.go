@@ -16,6 +16,8 @@ var ErrUnknownMessage = errors.New("the broker does not know the message")
 const (
 	askFirst = 20 * time.Millisecond
 	askMax   = 2 * time.Second
+	// recheckEvery is for changes that nobody here tells of: another host's.
+	recheckEvery = 5 * time.Second
 )
 
 // waiters are the callers that wait for a change of an entry.
@@ -57,45 +59,58 @@ func (w *waiters) notify(id string) {
 }
 
 // Wait returns the entry once its state is at least want (accepted or
-// delivered) or final, or when ctx ends, with the entry as it is and an
-// ErrTimeout.
+// delivered) or final, or when ctx ends, with the entry as it was last seen
+// (nil if it never was) and an ErrTimeout. A backend that is down is waited for.
 func (o *Outbound) Wait(ctx context.Context, id string, want sdk.EntryState) (*sdk.Entry, error) {
 	woken, remove := o.waiters.add(id)
 	defer remove()
+	var last *sdk.Entry
 	ask := askFirst
+	again := time.NewTimer(recheckEvery)
+	defer again.Stop()
 	for {
+		next := recheckEvery
 		e, err := o.Get(ctx, id)
-		if err != nil {
+		switch {
+		case err == nil:
+			last = e
+		case errors.Is(err, sdk.ErrNotFound) || o.running() != nil:
 			return nil, err
 		}
-		if reached(e, want) {
+		switch {
+		case err != nil:
+			next = askMax
+		case reached(e, want):
 			return e, nil
-		}
-		var again <-chan time.Time
-		if e.State == sdk.StateAccepted { // want is delivered
+		case e.State == sdk.StateAccepted: // want is delivered
 			if isMulticast(e.Target) {
 				return e, sdk.Errorf(sdk.CodeInvalid, "no_delivery_report", "a message to %s has no report of delivery", e.Target).
 					WithNext("Wait for accepted.")
 			}
-			done, err := o.askDelivered(ctx, e)
-			if err != nil {
+			if done, err := o.askDelivered(ctx, e); err != nil {
 				return e, err
+			} else if done != nil {
+				return done, nil
 			}
-			if done {
-				continue
-			}
-			t := time.NewTimer(ask)
-			defer t.Stop()
-			again, ask = t.C, min(ask*2, askMax)
+			next, ask = ask, min(ask*2, askMax)
 		}
+		again.Reset(next)
 		select {
 		case <-woken:
-		case <-again:
+		case <-again.C:
 		case <-ctx.Done():
-			return e, sdk.Errorf(sdk.CodeTimeout, "wait_timeout", "the message is %s, not yet %s", e.State, want).
-				WithNext("It is kept and goes on by itself: meshhost outbox show " + id)
+			return last, waitTimeout(id, last, want)
 		}
 	}
+}
+
+func waitTimeout(id string, e *sdk.Entry, want sdk.EntryState) error {
+	state := "not known, as the outbox does not answer"
+	if e != nil {
+		state = string(e.State)
+	}
+	return sdk.Errorf(sdk.CodeTimeout, "wait_timeout", "the state of the message is %s; it is not yet %s", state, want).
+		WithNext("It is kept and goes on by itself: meshhost outbox show " + id)
 }
 
 // reached reports whether waiting longer changes nothing.
@@ -110,24 +125,30 @@ func reached(e *sdk.Entry, want sdk.EntryState) bool {
 	}
 }
 
-// askDelivered asks the broker once and records what it says. An answer that
-// fails is no answer: the caller asks again.
-func (o *Outbound) askDelivered(ctx context.Context, e *sdk.Entry) (bool, error) {
+// askDelivered asks the broker once, records what it says and returns the
+// entry as delivered, or nil. An answer that fails is no answer: the caller
+// asks again.
+func (o *Outbound) askDelivered(ctx context.Context, e *sdk.Entry) (*sdk.Entry, error) {
 	a := o.meshes[e.Mesh]
 	if a == nil || !a.Link.Ready() {
-		return false, nil
+		return nil, nil
 	}
 	delivered, at, err := a.Link.Delivered(ctx, e.BrokerMessageID)
 	if errors.Is(err, ErrUnknownMessage) {
-		return false, sdk.Errorf(sdk.CodeNotFound, "message_unknown", "the broker no longer knows message %s", e.BrokerMessageID).
+		return nil, sdk.Errorf(sdk.CodeNotFound, "message_unknown", "the broker no longer knows message %s", e.BrokerMessageID).
 			WithNext("Whether it was delivered can't be learned.")
 	}
 	if err != nil || !delivered {
-		return false, nil
+		return nil, nil
 	}
 	if at.IsZero() {
 		at = time.Now()
 	}
-	_, err = o.change(ctx, a, e, sdk.Op{Kind: sdk.OpDelivered, ID: e.ID, At: at}, sdk.StateDelivered, "delivered")
-	return err == nil, err
+	at = at.Truncate(time.Millisecond)
+	out, err := o.change(ctx, a, e, sdk.Op{Kind: sdk.OpDelivered, ID: e.ID, At: at}, sdk.StateDelivered, "delivered", func(sdk.OpResult) {})
+	if err != nil {
+		return nil, nil // the fact is not lost: whoever waits asks again
+	}
+	out.DeliveredAt = at
+	return out, nil
 }

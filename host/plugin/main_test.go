@@ -272,10 +272,13 @@ func hostOfRaw() {
 // naiveStderr lets go-plugin read a plugin's stderr.
 func naiveStderr() {
 	c := rawClient("raw")
+	if _, err := c.Start(); err != nil {
+		panic(err)
+	}
+	fmt.Println("pid", c.ReattachConfig().Pid) // it will be orphaned by the panic
 	if _, err := do(c, "stderr "+`{"@message":5}`); err != nil {
 		fmt.Println("call:", err)
 	}
-	fmt.Println("pid", c.ReattachConfig().Pid)
 	time.Sleep(2 * time.Second) // the panic comes from another goroutine, or does not
 	c.Kill()
 	fmt.Println("survived")

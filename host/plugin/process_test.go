@@ -84,7 +84,7 @@ func mustAsk(t testing.TB, p *Plugin, what, arg string) string {
 	t.Helper()
 	out, err := ask(p, what, arg)
 	if err != nil {
-		t.Fatalf("%s: %v", what, err)
+		t.Fatalf("%s: %v; %+v", what, err, p.Status())
 	}
 	return out
 }

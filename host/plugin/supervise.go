@@ -157,11 +157,12 @@ func (o *owner) quarantined(reason string, err error) step {
 func (o *owner) serving(ctx context.Context) step {
 	in := o.in
 	o.served = true
+	// Open first: who was told "ready" must find it so.
+	o.p.gate.open(in)
 	o.p.set(func(st *Status) {
 		st.State, st.Reason, st.Err = StateReady, "", nil
 		st.Pid, st.StartedAt, st.Description = in.pid(), in.startedAt(), in.description()
 	})
-	o.p.gate.open(in)
 	since := time.Now()
 	hctx, cancel := context.WithCancel(ctx)
 	sick := make(chan error, 1)

@@ -31,7 +31,7 @@ func (s *state) plugin() sdk.Plugin {
 				sdk.NewMethod("get", "print the value of a key", sdk.CLI{Args: []string{"key"}, Print: "value"}, s.get),
 				sdk.NewMethod("set", "set a key and read it back", sdk.CLI{Args: []string{"key", "value"}, Print: "value"}, s.set),
 				sdk.NewMethod("list", "list all keys", sdk.CLI{Rows: "entries", Columns: []string{"key", "value", "updated_by", "updated_at"}}, s.list),
-				sdk.NewMethod("watch", "list all keys, then print changes as they come", sdk.CLI{Rows: "entries", Stream: "state." + changeEvent}, s.list),
+				sdk.NewMethod("watch", "list all keys, then print changes as they come", sdk.CLI{Rows: "entries", Stream: changeEvent}, s.list),
 			},
 			Default: "list",
 			Frames:  []string{"get_state", "set_state", "list_state"},

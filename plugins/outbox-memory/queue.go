@@ -33,16 +33,19 @@ type queue struct {
 func (q *queue) live() []*row { return q.rows[q.first:] }
 func (q *queue) head() *row   { return q.rows[q.first] }
 
-// enter puts a row with a new seq at the end of its queue.
-func (l *lane) enter(r *row) {
+// enter puts a row with a new seq at the end of its queue and returns the seq of
+// the row before it, 0 if there is none.
+func (l *lane) enter(r *row) (prev int64) {
 	q := l.queues[r.entry.Target]
 	if q == nil {
 		q = &queue{target: r.entry.Target, rows: []*row{r}}
 		l.queues[q.target] = q
 		l.put(q, &l.later)
-		return
+		return 0
 	}
+	prev = q.rows[len(q.rows)-1].seq
 	q.rows = append(q.rows, r)
+	return prev
 }
 
 func (l *lane) put(q *queue, h *dueHeap) {

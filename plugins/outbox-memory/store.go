@@ -108,10 +108,10 @@ func (s *store) append(e *sdk.Entry, now time.Time) sdk.OpResult {
 	}}
 	s.byID[e.ID], s.byKey[key] = r, r
 	r.place = s.arrival.PushBack(r)
-	s.laneOf(e.Lane).enter(r)
+	prev := s.laneOf(e.Lane).enter(r)
 	s.usage.States[sdk.StatePending]++
 	s.usage.Bytes += r.Size
-	return sdk.OpResult{Code: sdk.OpStored, ID: e.ID, Seq: r.seq, State: sdk.StatePending}
+	return sdk.OpResult{Code: sdk.OpStored, ID: e.ID, Seq: r.seq, Prev: prev, State: sdk.StatePending}
 }
 
 // clone copies what an append keeps; the caller may reuse its memory.

@@ -71,9 +71,18 @@ func (t *tx) append(e *sdk.Entry) (sdk.OpResult, error) {
 		}
 		return refusal, nil
 	}
+	var prev int64
+	found, err := sqlitefile.One(t.conn, sqlLast, func(stmt *sqlite.Stmt) { prev = stmt.ColumnInt64(0) }, e.Lane, e.Target)
+	if err != nil {
+		return sdk.OpResult{}, err
+	}
+	isHead := int64(1)
+	if found {
+		isHead = 0
+	}
 	seq := t.nextSeq()
-	err := sqlitefile.Run(t.conn, sqlInsert, seq, e.ID, e.ClientMessageID, e.Mesh, e.Sender, e.Lane, e.Target, e.Priority, e.Nonce,
-		e.Fingerprint, outboxstate.Millis(e.EnqueuedAt), outboxstate.Millis(e.NotAfter), outboxstate.Millis(t.at), len(e.Body))
+	err = sqlitefile.Run(t.conn, sqlInsert, seq, e.ID, e.ClientMessageID, e.Mesh, e.Sender, e.Lane, e.Target, e.Priority, e.Nonce,
+		e.Fingerprint, outboxstate.Millis(e.EnqueuedAt), outboxstate.Millis(e.NotAfter), outboxstate.Millis(t.at), len(e.Body), isHead)
 	if err != nil {
 		return sdk.OpResult{}, err
 	}
@@ -88,7 +97,7 @@ func (t *tx) append(e *sdk.Entry) (sdk.OpResult, error) {
 		}
 	}
 	t.moved("", sdk.StatePending, int64(len(e.Body)))
-	return sdk.OpResult{Code: sdk.OpStored, ID: e.ID, Seq: seq, State: sdk.StatePending}, nil
+	return sdk.OpResult{Code: sdk.OpStored, ID: e.ID, Seq: seq, Prev: prev, State: sdk.StatePending}, nil
 }
 
 // replay answers an append whose id or key is there already.

@@ -78,9 +78,9 @@ const columns = `n, id, client_message_id, mesh, sender, lane, target, priority,
 const (
 	sqlInsert = `INSERT INTO entry (n, id, client_message_id, mesh, sender, lane, target, priority, nonce, fingerprint,
   enqueued_at, not_after, seq, state, live, head, due_at, attempts, size, last_error, broker_message_id, accepted_at, delivered_at)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?1, 'pending', 1,
-  NOT EXISTS (SELECT 1 FROM entry INDEXED BY entry_queue WHERE live = 1 AND lane = ?6 AND target = ?7),
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?1, 'pending', 1, ?15,
   ?13, 0, ?14, '', '', 0, 0) ON CONFLICT DO NOTHING`
+	sqlLast       = `SELECT seq FROM entry INDEXED BY entry_queue WHERE live = 1 AND lane = ?1 AND target = ?2 ORDER BY seq DESC LIMIT 1`
 	sqlInsertBody = `INSERT INTO body (n, data) VALUES (?1, ?2)`
 	sqlByKey      = `SELECT n, id, client_message_id, mesh, sender, fingerprint, seq, state, broker_message_id
 FROM entry INDEXED BY entry_key WHERE mesh = ?1 AND sender = ?2 AND client_message_id = ?3`

@@ -152,7 +152,7 @@ func TestNoHotStatementScansSortsOrMakesATemporaryTable(t *testing.T) {
 	s := open(t, wide)
 	for name, query := range map[string]string{
 		"insert": sqlInsert, "insert body": sqlInsertBody, "by key": sqlByKey, "by id": sqlByID, "row": sqlRow,
-		"leave": sqlLeave, "postpone": sqlPostpone, "finished": sqlFinished, "requeue": sqlRequeue, "first": sqlFirst,
+		"leave": sqlLeave, "postpone": sqlPostpone, "finished": sqlFinished, "requeue": sqlRequeue, "first": sqlFirst, "last": sqlLast,
 		"head": sqlHead, "drop body": sqlDropBody, "heads": sqlHeads, "heads after": sqlHeadsAfter, "queue": sqlQueue,
 		"body": sqlBody, "lane": sqlLane, "done": sqlDone, "drop": sqlDrop, "oldest": sqlOldest,
 	} {

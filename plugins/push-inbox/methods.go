@@ -60,7 +60,7 @@ func (b *inbox) feature() *sdk.Feature {
 			sdk.NewMethod("list", "List messages, newest first.", sdk.CLI{
 				Rows:    "messages",
 				Columns: []string{"received_at", "sender_name", "sender_pubkey", "body", "id"},
-				Follow:  &sdk.Follow{Event: "inbox.stored", Cursor: "after", Key: "id"},
+				Follow:  &sdk.Follow{Event: "stored", Cursor: "after", Key: "id"},
 			}, b.callList),
 			sdk.NewMethod("show", "Show one message.", sdk.CLI{Args: []string{"id"}}, b.callShow),
 			sdk.NewMethod("seen", "Mark messages as seen.", sdk.CLI{Args: []string{"ids"}}, b.callSeen),

@@ -44,36 +44,47 @@ type nonsense struct {
 func (n *nonsense) Describe(context.Context, *lifecyclev1.DescribeRequest) (*lifecyclev1.DescribeResponse, error) {
 	return n.describe, nil
 }
+
 func (n *nonsense) Validate(context.Context, *lifecyclev1.ValidateRequest) (*lifecyclev1.ValidateResponse, error) {
 	return n.validate, nil
 }
+
 func (n *nonsense) Configure(context.Context, *lifecyclev1.ConfigureRequest) (*lifecyclev1.ConfigureResponse, error) {
 	return n.configure, nil
 }
+
 func (n *nonsense) Apply(context.Context, *outboxv1.ApplyRequest) (*outboxv1.ApplyResponse, error) {
 	return n.apply, nil
 }
+
 func (n *nonsense) Fetch(context.Context, *outboxv1.FetchRequest) (*outboxv1.FetchResponse, error) {
 	return n.fetch, nil
 }
+
 func (n *nonsense) Lookup(context.Context, *outboxv1.LookupRequest) (*outboxv1.LookupResponse, error) {
 	return n.lookup, nil
 }
+
 func (n *nonsense) Get(context.Context, *outboxv1.GetRequest) (*outboxv1.GetResponse, error) {
 	return n.get, nil
 }
+
 func (n *nonsense) List(context.Context, *outboxv1.ListRequest) (*outboxv1.ListResponse, error) {
 	return n.list, nil
 }
+
 func (n *nonsense) Stats(context.Context, *outboxv1.StatsRequest) (*outboxv1.StatsResponse, error) {
 	return n.stats, nil
 }
+
 func (n *nonsense) Handle(context.Context, *pushv1.HandleRequest) (*pushv1.HandleResponse, error) {
 	return n.handle, nil
 }
+
 func (n *nonsense) Filter(context.Context, *filterv1.FilterRequest) (*filterv1.FilterResponse, error) {
 	return n.filter, nil
 }
+
 func (n *nonsense) Call(context.Context, *featurev1.CallRequest) (*featurev1.CallResponse, error) {
 	return n.call, nil
 }

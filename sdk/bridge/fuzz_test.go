@@ -61,7 +61,9 @@ func FuzzOutboxRepliesFromProto(f *testing.F) {
 			if entries, err := entriesFromProto(page.GetEntries()); err == nil {
 				for i := range entries {
 					var again sdk.Entry
-					if err := entryFromProto(&again, entryToProto(&entries[i])); err != nil || !reflect.DeepEqual(again, entries[i]) {
+					var wire outboxv1.Entry
+					entryToProto(&wire, &entries[i])
+					if err := entryFromProto(&again, &wire); err != nil || !reflect.DeepEqual(again, entries[i]) {
 						t.Fatalf("%+v came back as %+v, %v", entries[i], again, err)
 					}
 				}

@@ -33,39 +33,49 @@ func (e *echo) Apply(_ context.Context, ops []sdk.Op) ([]sdk.OpResult, error) {
 	e.ops = ops
 	return []sdk.OpResult{full[sdk.OpResult](), {Code: sdk.OpStored, Seq: 1}}, nil
 }
+
 func (e *echo) Acquire(_ context.Context, req sdk.AcquireRequest) (sdk.Lease, error) {
 	e.acquire = req
 	return full[sdk.Lease](), nil
 }
+
 func (e *echo) Release(_ context.Context, req sdk.ReleaseRequest) error {
 	e.release = req
 	return nil
 }
+
 func (e *echo) Fetch(_ context.Context, req sdk.FetchRequest) (sdk.FetchResult, error) {
 	e.fetch = req
 	return full[sdk.FetchResult](), nil
 }
+
 func (e *echo) Lookup(_ context.Context, keys []sdk.MessageKey) ([]*sdk.Entry, error) {
 	e.keys = keys
 	return []*sdk.Entry{full[*sdk.Entry](), nil}, nil
 }
+
 func (e *echo) Get(_ context.Context, ids []string) ([]*sdk.Entry, error) {
 	e.ids = ids
 	return []*sdk.Entry{nil, full[*sdk.Entry]()}, nil
 }
+
 func (e *echo) List(_ context.Context, req sdk.ListRequest) (sdk.ListPage, error) {
 	e.list = req
 	return full[sdk.ListPage](), nil
 }
+
 func (e *echo) Stats(context.Context) (sdk.OutboxStats, error) { return full[sdk.OutboxStats](), nil }
+
 func (e *echo) Prune(_ context.Context, req sdk.PruneRequest) (int, error) {
 	e.prune = req
 	return 7, nil
 }
+
 func (e *echo) Handle(_ context.Context, pushes []sdk.Push) ([]sdk.Outcome, error) {
 	e.pushes = pushes
 	return []sdk.Outcome{full[sdk.Outcome]()}, nil
 }
+
 func (e *echo) Filter(_ context.Context, query sdk.PeerQuery, rows []sdk.Peer) ([]sdk.Verdict, error) {
 	e.query, e.rows = query, rows
 	return []sdk.Verdict{full[sdk.Verdict](), {}}, nil
@@ -265,25 +275,31 @@ func (h *recordingHost) Request(_ context.Context, req sdk.FrameRequest) (jsonte
 	h.got = req
 	return jsontext.Value(`{"ok":true}`), nil
 }
+
 func (h *recordingHost) Notify(_ context.Context, req sdk.FrameRequest) error {
 	h.got = req
 	return nil
 }
+
 func (h *recordingHost) Send(_ context.Context, req sdk.SendRequest) (sdk.SendReply, error) {
 	h.got = req
 	return full[sdk.SendReply](), nil
 }
+
 func (h *recordingHost) Peers(_ context.Context, req sdk.PeersRequest) (sdk.PeerView, error) {
 	h.got = req
 	return full[sdk.PeerView](), nil
 }
+
 func (h *recordingHost) Emit(_ context.Context, kind string, data jsontext.Value) error {
 	h.got = []string{kind, string(data)}
 	return nil
 }
+
 func (h *recordingHost) StoreGet(context.Context, string) ([]byte, error) {
 	return []byte{1, 0xff}, nil
 }
+
 func (h *recordingHost) StorePut(_ context.Context, key string, value []byte) error {
 	h.got = []string{key, string(value)}
 	return nil

@@ -9,12 +9,14 @@ import (
 // opsToProto allocates one slab for a batch: it is on the path of every message.
 func opsToProto(from []sdk.Op) []*outboxv1.Op {
 	slab := make([]outboxv1.Op, len(from))
+	entries := make([]outboxv1.Entry, len(from))
 	res := make([]*outboxv1.Op, len(from))
 	for i := range from {
 		o, p := &from[i], &slab[i]
 		p.Kind = wire.OpKinds.Number(string(o.Kind))
 		if o.Entry != nil {
-			p.Entry = entryToProto(o.Entry)
+			entryToProto(&entries[i], o.Entry)
+			p.Entry = &entries[i]
 		}
 		p.Id = o.ID
 		p.Lane = o.Lane
@@ -32,27 +34,25 @@ func opsToProto(from []sdk.Op) []*outboxv1.Op {
 	return res
 }
 
-func entryToProto(e *sdk.Entry) *outboxv1.Entry {
-	return &outboxv1.Entry{
-		Id:                e.ID,
-		ClientMessageId:   e.ClientMessageID,
-		Fingerprint:       e.Fingerprint,
-		Mesh:              e.Mesh,
-		Sender:            e.Sender,
-		Lane:              e.Lane,
-		Target:            e.Target,
-		Priority:          e.Priority,
-		Nonce:             e.Nonce,
-		Body:              e.Body,
-		EnqueuedAtUnixMs:  wire.Millis(e.EnqueuedAt),
-		NotAfterUnixMs:    wire.Millis(e.NotAfter),
-		Attempts:          int32(e.Attempts),
-		DueAtUnixMs:       wire.Millis(e.DueAt),
-		State:             wire.EntryStates.Number(string(e.State)),
-		LastError:         e.LastError,
-		BrokerMessageId:   e.BrokerMessageID,
-		AcceptedAtUnixMs:  wire.Millis(e.AcceptedAt),
-		DeliveredAtUnixMs: wire.Millis(e.DeliveredAt),
-		Seq:               e.Seq,
-	}
+func entryToProto(to *outboxv1.Entry, e *sdk.Entry) {
+	to.Id = e.ID
+	to.ClientMessageId = e.ClientMessageID
+	to.Fingerprint = e.Fingerprint
+	to.Mesh = e.Mesh
+	to.Sender = e.Sender
+	to.Lane = e.Lane
+	to.Target = e.Target
+	to.Priority = e.Priority
+	to.Nonce = e.Nonce
+	to.Body = e.Body
+	to.EnqueuedAtUnixMs = wire.Millis(e.EnqueuedAt)
+	to.NotAfterUnixMs = wire.Millis(e.NotAfter)
+	to.Attempts = int32(e.Attempts)
+	to.DueAtUnixMs = wire.Millis(e.DueAt)
+	to.State = wire.EntryStates.Number(string(e.State))
+	to.LastError = e.LastError
+	to.BrokerMessageId = e.BrokerMessageID
+	to.AcceptedAtUnixMs = wire.Millis(e.AcceptedAt)
+	to.DeliveredAtUnixMs = wire.Millis(e.DeliveredAt)
+	to.Seq = e.Seq
 }

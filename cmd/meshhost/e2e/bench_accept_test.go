@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -35,7 +36,7 @@ var (
 
 // sender is a fresh world with a daemon of member 0.
 func sender(b testing.TB, bin built) (*world, *daemon) {
-	w := newWorld(b, bin, targets+2)
+	w := newWorld(b, bin, targets+2, debugLog()...)
 	d := w.newDaemon(0, nil)
 	d.up()
 	return w, d
@@ -219,4 +220,12 @@ func syncAlone(path string, load acceptLoad, body []byte) (shots, error) {
 		s.ms = append(s.ms, ms[c]...)
 	}
 	return s, nil
+}
+
+func debugLog() []string {
+	if p := os.Getenv("BENCHLOG"); p != "" {
+		os.Remove(p)
+		return []string{"-log", p}
+	}
+	return nil
 }

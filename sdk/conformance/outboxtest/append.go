@@ -15,6 +15,7 @@ var appendCases = []conformance{
 	{name: "append of the same key with another text is exists with another fingerprint", run: appendOther},
 	{name: "the same client_message_id of another sender or mesh is another message", run: appendScope},
 	{name: "append again is exists whatever became of the row", run: appendSettled},
+	{name: "an append says which live row is before it in its queue", run: appendPrev},
 	{name: "an entry twice in one call is stored once", run: appendTwice},
 	{name: "text of any script and any bytes come back as they were", run: appendUnicode},
 	{name: "an op that nobody can carry out is refused and the batch leaves no trace", run: appendInvalid},
@@ -33,6 +34,27 @@ func appendStores(b *bench) {
 	want.State, want.Attempts, want.LastError, want.BrokerMessageID = sdk.StatePending, 0, "", ""
 	want.AcceptedAt, want.DeliveredAt, want.DueAt, want.Seq = time.Time{}, time.Time{}, b.clock.now(), res.Seq
 	same(b, b.row(e.ID), &want)
+}
+
+// appendPrev: by Prev the host knows whether its memory of a queue is whole.
+func appendPrev(b *bench) {
+	add := func(target string, prev int64) sdk.OpResult {
+		b.Helper()
+		res := b.one(appendOp(b.entry(target)), sdk.OpStored)
+		if res.Prev != prev {
+			b.Fatalf("append to %s: prev is %d, want %d", target, res.Prev, prev)
+		}
+		return res
+	}
+	first := add("peer-a", 0)
+	second := add("peer-a", first.Seq)
+	add("peer-b", 0)
+	third := add("peer-a", second.Seq)
+	b.one(sdk.Op{Kind: sdk.OpCancel, ID: third.ID}, sdk.OpApplied)
+	add("peer-a", second.Seq)
+	alone := add("peer-c", 0)
+	b.one(sdk.Op{Kind: sdk.OpAccepted, ID: alone.ID, BrokerMessageID: "m", At: b.clock.now()}, sdk.OpApplied)
+	add("peer-c", 0)
 }
 
 // same compares two entries, times by moment.

@@ -18,6 +18,8 @@ type Driver struct {
 	// Durable says that a store opened again has what was applied before. The
 	// cases on that run only if it is set.
 	Durable bool
+
+	overWire bool
 }
 
 // Options are what a case asks of a store.

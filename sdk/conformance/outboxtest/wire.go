@@ -12,7 +12,7 @@ import (
 // backend that passes directly may still rely on what does not cross, such as
 // a shared slice or an error value.
 func OverWire(t testing.TB, d Driver) Driver {
-	return Driver{Durable: d.Durable, Open: func(ctx context.Context, o Options) (Store, error) {
+	return Driver{Durable: d.Durable, overWire: true, Open: func(ctx context.Context, o Options) (Store, error) {
 		store, err := d.Open(ctx, o)
 		if err != nil {
 			return Store{}, err
