@@ -31,11 +31,12 @@ const (
 	eventHistory = 1024
 	// closeTimeout is the one deadline for an orderly stop.
 	closeTimeout = 8 * time.Second
-	// requestsTimeout and wireTimeout are the most of it that requests and
-	// messages on the wire may take: what they leave is for the journal and the
-	// plugins.
+	// requestsTimeout, wireTimeout and pluginTimeout are the most of it that
+	// requests, messages on the wire and one plugin may take: what hangs leaves
+	// something for the rest.
 	requestsTimeout = 2 * time.Second
 	wireTimeout     = 3 * time.Second
+	pluginTimeout   = 3 * time.Second
 	// settleTimeout bounds the wait for the push handlers before the connections
 	// start: one that has not said what it wants would get everything.
 	// othersTimeout is for the other plugins, which a mesh can do without.
@@ -97,15 +98,14 @@ func blockOf(u *config.Use) string { return string(u.Kind) + "." + u.Name }
 
 // New takes the data directory and prepares every room; nothing runs yet but
 // the plugins. On an error all is given back.
-func New(ctx context.Context, cfg *config.Config, opts settings) (h *Host, err error) {
-	h = &Host{
+func New(ctx context.Context, cfg *config.Config, opts settings) (_ *Host, err error) {
+	h := &Host{
 		cfg: cfg, opts: opts, logger: opts.logger, startedAt: time.Now(), bus: event.New(eventHistory),
 		meshes: map[string]*mesh{}, pluginsChanged: make(chan struct{}, 1), metrics: newMetrics(), wired: make(chan struct{}),
 	}
 	defer func() {
 		if err != nil {
 			h.abandon()
-			h = nil
 		}
 	}()
 	if err = makeDir("data_dir", cfg.DataDir); err != nil {
@@ -316,11 +316,11 @@ func runtimeDir(dataDir string) (string, error) {
 		}
 		return tmp, nil
 	}
-	if err := os.RemoveAll(dir); err != nil {
-		return "", fmt.Errorf("clear the runtime directory: %w", err)
+	if err := makeDir("runtime directory", dir); err != nil {
+		return "", err
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return "", fmt.Errorf("make the runtime directory: %w", err)
+	if err := plugin.ClearRuntimeDir(dir); err != nil {
+		return "", fmt.Errorf("clear the runtime directory: %w", err)
 	}
 	return dir, nil
 }

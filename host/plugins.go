@@ -69,7 +69,9 @@ func (h *Host) startPlugins() {
 // stopPlugins drains and ends them in reverse order.
 func (h *Host) stopPlugins(ctx context.Context) {
 	for i := len(h.uses) - 1; i >= 0; i-- {
-		h.uses[i].plugin.Stop(ctx)
+		one, cancel := context.WithTimeout(ctx, pluginTimeout)
+		h.uses[i].plugin.Stop(one)
+		cancel()
 	}
 	if h.cancelPlugins != nil {
 		h.cancelPlugins()

@@ -89,7 +89,10 @@ func (s *Server) whatIsThis(program string) string {
 func (s *Server) serve() int {
 	// go-plugin replaces os.Stdout and os.Stderr, and fd 1 is a pipe that the host
 	// reads for the handshake only: one long line there would block us for ever.
+	// Its os.Stderr is a stream that an os.Exit cuts off, last words and all.
+	stderr := os.Stderr
 	s.first = func() {
+		os.Stderr = stderr
 		if err := stdoutToStderr(); err != nil {
 			s.logger.Warn("stdout still leads to the host", "error", err)
 		}

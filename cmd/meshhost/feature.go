@@ -74,12 +74,23 @@ func (a *app) addFeature(ctx context.Context, root *cli.Command, args []string, 
 	}
 	for i := range list {
 		if list[i].Name == verb {
+			if len(list[i].Methods) == 0 {
+				return nil, noMethods(&list[i])
+			}
 			root.Commands = append(root.Commands, a.featureVerb(&list[i]))
 			return a.defaultMethod(&list[i], args, at)
 		}
 		names = append(names, list[i].Name)
 	}
 	return nil, usagef("meshhost -h lists the verbs", "there is no verb %q.%s", verb, didYouMean(verb, names))
+}
+
+// noMethods says why a feature has no verbs: its plugin never told them.
+func noMethods(f *control.Feature) error {
+	return &exitError{
+		code: exitFailed, msg: fmt.Sprintf("the verbs of %s are not known: its plugin %s is %s", f.Name, clean(f.Plugin), clean(f.State)),
+		next: "meshhost plugin list shows why",
+	}
 }
 
 // defaultMethod inserts the default method behind the verb unless a method is

@@ -3,7 +3,6 @@ package outbound
 import (
 	"context"
 	"encoding/hex"
-	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -89,8 +88,11 @@ func (o *Outbound) Accept(ctx context.Context, req Request) (Reply, error) {
 		}
 	}
 	target, err := o.opts.Names.Resolve(ctx, a.Name, req.To)
-	if err != nil {
+	if err != nil && plugin.OutcomeUnknown(err) { // of the look-up, that is
 		return Reply{}, unstored("target_unresolved", "who is meant could not be found out", err)
+	}
+	if err != nil {
+		return Reply{}, err
 	}
 	e, err := o.entry(a, &req, fp, target)
 	if err != nil {
@@ -106,15 +108,8 @@ func (o *Outbound) Accept(ctx context.Context, req Request) (Reply, error) {
 }
 
 // unstored makes the error of a step before the append: whatever became of its
-// own call, nothing was stored. Errors that say what is wrong pass as they are.
+// own call, nothing was stored.
 func unstored(reason, what string, err error) error {
-	var e *sdk.Error
-	switch {
-	case plugin.IsDown(err) || plugin.OutcomeUnknown(err):
-	case errors.As(err, &e) && (e.Code == sdk.CodeUnavailable || e.Code == sdk.CodeFull || e.Code == sdk.CodeInternal):
-	default:
-		return err
-	}
 	return sdk.Errorf(sdk.CodeUnavailable, reason, "%s: %v", what, err).WithNext("Nothing was stored. Try again.")
 }
 

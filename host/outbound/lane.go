@@ -20,10 +20,10 @@ const (
 	maxQueueRows = 128
 	// A memory that has been crowded for crowdedFor while the backend has more
 	// keeps trimRows rows of each target.
-	crowdedFor   = time.Second
-	trimRows     = 8
-	fetchQueues  = 512
-	fetchRows    = 2048
+	crowdedFor  = time.Second
+	trimRows    = 8
+	fetchQueues = 512
+	fetchRows   = 2048
 )
 
 // Lane sends what leaves as one identity on one mesh. Its goroutine owns all
@@ -77,8 +77,8 @@ type Lane struct {
 	left, grew map[string]struct{}
 	// discard is true when what the Fetch under way brings may lack anything.
 	discard bool
-	leased     leased
-	waiting    map[string]struct{}
+	leased  leased
+	waiting map[string]struct{}
 	// reseed is true when the backend is to be asked for whom rows wait,
 	// seeding while it is.
 	reseed, seeding bool

@@ -1,0 +1,169 @@
+package outbound
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/meshhost/meshhost/host/identity"
+	"github.com/meshhost/meshhost/sdk"
+)
+
+// peers resolves names by the first letter: "@…" and "*" as they are, anything
+// else to a key made of it.
+type peers struct {
+	keys map[string]string
+	err  error
+}
+
+func (p *peers) Resolve(_ context.Context, _, to string) (Target, error) {
+	if p.err != nil {
+		return Target{}, p.err
+	}
+	if isMulticast(to) {
+		return Target{Spec: to, Kind: Multicast, From: "verbatim"}, nil
+	}
+	return Target{Spec: p.keys[to], Kind: Direct, Name: to, From: "live"}, nil
+}
+
+// house is an Outbound on a store and a link that may outlive it.
+type house struct {
+	t     *testing.T
+	store *store
+	link  *fakeLink
+	names *peers
+	key   *identity.Key
+	out   *Outbound
+	stop  context.CancelFunc // what kill -9 is to the rest
+	life  time.Duration
+
+	incarnation string
+	owner       string
+	relists     int
+	events      []*change
+}
+
+func newHouse(t *testing.T) *house {
+	t.Helper()
+	key, err := identity.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &house{t: t, store: newStore(), link: newFakeLink(), key: key, names: &peers{keys: map[string]string{}}, incarnation: "1", owner: "me"}
+	for _, name := range []string{"ann", "bob", "cy", "dee", "eve"} {
+		k, err := identity.Generate()
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.names.keys[name] = k.Public().String()
+	}
+	return h
+}
+
+// start runs a new incarnation, connected.
+func (h *house) start() {
+	h.t.Helper()
+	h.startOffline()
+	h.out.Online("team", true, true)
+	synctest.Wait()
+}
+
+func (h *house) startOffline() {
+	h.t.Helper()
+	var err error
+	h.out, err = New(Options{
+		Meshes:   []Mesh{{Name: "team", Key: h.key, Link: h.link, Outbox: "box"}},
+		Outboxes: map[string]Backend{"box": {Outbox: h.store, Durable: func() bool { return true }}},
+		Owner:    h.owner, Incarnation: h.incarnation, Names: h.names, Logger: hclog.NewNullLogger(), Lifetime: h.life,
+		Publish: func(_, _ string, data any) {
+			h.store.mu.Lock()
+			defer h.store.mu.Unlock()
+			h.events = append(h.events, data.(*change))
+		},
+		Relist: func(string) {
+			h.store.mu.Lock()
+			defer h.store.mu.Unlock()
+			h.relists++
+		},
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	var ctx context.Context
+	ctx, h.stop = context.WithCancel(context.Background())
+	h.out.Start(ctx)
+}
+
+// kill ends everything at once, without a word to the store or the link.
+func (h *house) kill() {
+	dead := errors.New("killed")
+	h.store.set(func(string, []sdk.Op) error { return dead }, nil)
+	h.stop()
+	h.out.wg.Wait()
+	for _, r := range h.out.reads {
+		r.close(context.Background())
+	}
+	h.store.set(nil, nil)
+	h.incarnation += "1"
+}
+
+func (h *house) close() {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := h.out.Close(ctx); err != nil {
+		h.t.Errorf("close: %v", err)
+	}
+	h.stop()
+}
+
+// send accepts a message that must be accepted and returns its id.
+func (h *house) send(to, key string) string {
+	h.t.Helper()
+	rep, err := h.out.Accept(context.Background(), Request{To: to, Message: "hello " + key, ClientMessageID: key})
+	if err != nil {
+		h.t.Fatalf("send %s: %v", key, err)
+	}
+	return rep.ID
+}
+
+func (h *house) wantState(id string, want sdk.EntryState) {
+	h.t.Helper()
+	synctest.Wait()
+	if got := h.store.state(id); got != want {
+		h.t.Errorf("the row is %q, want %q", got, want)
+	}
+}
+
+func (h *house) wantIDs(target, want string) {
+	h.t.Helper()
+	synctest.Wait()
+	if target != "" && !isMulticast(target) {
+		target = h.names.keys[target]
+	}
+	if got := strings.Join(h.link.ids(target), " "); got != want {
+		h.t.Errorf("written: %q, want %q", got, want)
+	}
+}
+
+// inHouse runs a test in virtual time.
+func inHouse(t *testing.T, f func(t *testing.T, h *house)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		f(t, h)
+	})
+}
+
+func reason(err error) string {
+	var e *sdk.Error
+	if errors.As(err, &e) {
+		return e.Reason
+	}
+	return ""
+}
