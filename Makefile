@@ -34,14 +34,14 @@ test: ## all tests but the long ones
 
 .PHONY: fmt
 fmt: tools ## format Go and HCL
-	$(TOOLS)/gofumpt -w cmd host plugins sdk
+	$(TOOLS)/gofumpt -w cmd examples host plugins sdk
 	$(GO) run ./cmd/meshhost fmt -w mesh.hcl.example
 
 .PHONY: lint
 lint: tools ## vet, staticcheck, format, protos, module files
 	$(GO) vet ./...
 	$(TOOLS)/staticcheck ./...
-	@out="$$($(TOOLS)/gofumpt -l cmd host plugins sdk | grep -v '\.pb\.go$$')"; if [ -n "$$out" ]; then echo "not formatted, run make fmt:"; echo "$$out"; exit 1; fi
+	@out="$$($(TOOLS)/gofumpt -l cmd examples host plugins sdk | grep -v '\.pb\.go$$')"; if [ -n "$$out" ]; then echo "not formatted, run make fmt:"; echo "$$out"; exit 1; fi
 	cd sdk/proto && $(TOOLS)/buf lint
 	$(GO) mod tidy -diff
 

@@ -5,11 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -31,6 +34,10 @@ type site struct {
 	plugins string
 	seed    devbroker.SeedMesh
 	broker  atomic.Pointer[devbroker.Broker] // nil: nobody answers
+
+	mu    sync.Mutex
+	conns []net.Conn // guarded by mu
+	deaf  bool       // no new connections; guarded by mu
 }
 
 // newSite builds the plugins that the tests use and seeds a mesh.
@@ -77,10 +84,28 @@ func (s *site) down(t *testing.T) {
 
 func (s *site) dial(ctx context.Context) (net.Conn, error) {
 	b := s.broker.Load()
-	if b == nil {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b == nil || s.deaf {
 		return nil, errors.New("nobody answers")
 	}
-	return b.Dialer()(ctx, "tcp", "broker")
+	c, err := b.Dialer()(ctx, "tcp", "broker")
+	if err == nil {
+		s.conns = append(s.conns, c)
+	}
+	return c, err
+}
+
+// cut ends all connections and lets no new ones in until it is called with
+// false; the broker goes on.
+func (s *site) cut(deaf bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.deaf = deaf
+	for _, c := range s.conns {
+		c.Close()
+	}
+	s.conns = nil
 }
 
 // config is mesh.hcl of a member.
@@ -399,6 +424,22 @@ func presenceOverBrokers(t *testing.T, s *site, a, b *running) {
 	}
 	s.up(t)
 	is("set while disconnected", "offline", "second")
+
+	s.cut(true)
+	eventually(t, "a noticed the cut", func() error {
+		if a.meshes["team"].Ready() {
+			return errors.New("it is connected")
+		}
+		return nil
+	})
+	notify(`{"type":"set_summary","summary":"in the grace"}`)
+	notify(`{"type":"leave_group","name":"second"}`)
+	notify(`{"type":"join_group","name":"third"}`)
+	s.cut(false)
+	is("told to a presence that was found again", "in the grace", "third")
+	notify(`{"type":"set_summary","summary":"offline"}`)
+	notify(`{"type":"leave_group","name":"third"}`)
+	notify(`{"type":"join_group","name":"second"}`)
 	s.down(t)
 	s.up(t)
 	is("told to a broker that knows nothing", "offline", "second")
@@ -587,5 +628,60 @@ func TestTheLogBlockDecidesWhatALineIs(t *testing.T) {
 	}
 	if isTerminal(&bytes.Buffer{}) {
 		t.Error("a buffer is a terminal")
+	}
+}
+
+// What stands in a block reaches the process that it is about.
+func TestASpecSaysWhatItsBlocksSay(t *testing.T) {
+	s := newSite(t, "a")
+	s.config(t, 0) // its key file
+	m := s.seed.Members[0]
+	sum := strings.Repeat("5a", 32)
+	cfg, diags := config.Parse(filepath.Join(s.dir, "0", "mesh.hcl"), fmt.Appendf(nil, `
+data_dir   = "data"
+plugin_dir = %q
+control { socket = "s" }
+mesh "team" {
+  broker_url      = "ws://127.0.0.1:7900/ws"
+  mesh_id         = %q
+  member_id       = %q
+  secret_key_file = "key"
+}
+outbox "memory" {}
+push_handler "inbox" {}
+rpc_feature "peers" {
+  name   = "mine"
+  plugin = "p"
+  allow  = ["send", "vault_get"]
+}
+plugin "p" {
+  sha256 = %q
+  args   = ["x", "-y"]
+  env    = { K = "v" }
+  timeouts {
+    start = "3s"
+    call  = "4s"
+  }
+  restart {
+    initial = "100ms"
+    max     = "5s"
+    crashes = 7
+    window  = "2m"
+  }
+}
+`, s.plugins, s.seed.MeshID, m.MemberID, sum))
+	if err := diags.Err(); err != nil {
+		t.Fatal(err)
+	}
+	got := specOf(cfg.Of(sdk.KindFeature)[0])
+	if got.Kind != sdk.KindFeature || got.Name != "mine" || got.SHA256 != sum || !slices.Equal(got.Args, []string{"x", "-y"}) ||
+		!maps.Equal(got.Env, map[string]string{"K": "v"}) || !slices.Equal(got.Allow, []string{"send", "vault_get"}) ||
+		got.StartTimeout != 3*time.Second || got.CallTimeout[plugin.MethodCall] != 4*time.Second ||
+		got.Restart != (plugin.Restart{Initial: 100 * time.Millisecond, Max: 5 * time.Second, Crashes: 7, Window: 2 * time.Minute}) ||
+		got.Path != filepath.Join(s.plugins, "meshhost-feature-peers") {
+		t.Errorf("%+v", got)
+	}
+	if plain := specOf(cfg.Of(sdk.KindOutbox)[0]); plain.CallTimeout != nil || plain.SHA256 != "" || len(plain.Allow) != 0 || plain.Restart.Crashes != 5 {
+		t.Errorf("without a plugin block: %+v", plain)
 	}
 }

@@ -47,7 +47,6 @@ func descriptionToProto(d Description) *lifecyclev1.DescribeResponse {
 		Doc:           d.Doc,
 		SdkVersion:    d.SDKVersion,
 		Protocol:      int32(d.Protocol),
-		Features:      d.Features,
 		Durable:       d.Durable,
 		Schema:        schemaToProto(d.Schema),
 		DefaultMethod: d.DefaultMethod,

@@ -100,8 +100,6 @@ type Description struct {
 	// Protocol is the version of the plugin protocol, ProtocolVersion here.
 	Protocol int    `json:"protocol"`
 	Kinds    []Kind `json:"kinds"`
-	// Features are switches of behaviour; none is defined yet by protocol 1.
-	Features []string `json:"features,omitempty"`
 	// Durable is Plugin.Durable; it has a meaning for an outbox only.
 	Durable bool   `json:"durable,omitzero"`
 	Schema  Schema `json:"schema"`

@@ -76,7 +76,7 @@ type Committer struct {
 	closed    bool
 	lastErr   error
 	downSince time.Time // zero: up, as far as known
-	retrying  bool
+	retrying  bool      // ops are being repeated, so a return will be noticed
 	wake      chan struct{}
 	kicked    chan struct{} // the backend is back: repeat now
 }
@@ -266,7 +266,6 @@ func (c *Committer) rest(ctx context.Context, d time.Duration) {
 func (c *Committer) load(batch []*pending) []*pending {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.retrying = len(batch) > 0
 	old := batch
 	batch = batch[:0]
 	size := 0
@@ -279,6 +278,7 @@ func (c *Committer) load(batch []*pending) []*pending {
 		}
 	}
 	clear(old[len(batch):])
+	c.retrying = len(batch) > 0
 	n := 0
 	for ; n < len(c.queue) && len(batch) < maxApply; n++ {
 		p := c.queue[n]

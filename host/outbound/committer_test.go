@@ -246,7 +246,7 @@ func TestABatchIsBoundedInItemsAndBytes(t *testing.T) {
 				}
 			}
 		}
-		run(700, 10)
+		run(2000, 10)
 		run(60, 60_000)
 		if most != maxApply || bytes > maxApplyBytes || bytes < maxApplyBytes/2 {
 			t.Errorf("the largest batch had %d items, the heaviest %d bytes", most, bytes)

@@ -21,7 +21,6 @@ func descriptionFromProto(p *lifecyclev1.DescribeResponse) (sdk.Description, err
 		Doc:           p.GetDoc(),
 		SDKVersion:    p.GetSdkVersion(),
 		Protocol:      int(p.GetProtocol()),
-		Features:      p.GetFeatures(),
 		Durable:       p.GetDurable(),
 		DefaultMethod: p.GetDefaultMethod(),
 		Frames:        p.GetFrames(),

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -36,7 +35,7 @@ var (
 
 // sender is a fresh world with a daemon of member 0.
 func sender(b testing.TB, bin built) (*world, *daemon) {
-	w := newWorld(b, bin, targets+2, debugLog()...)
+	w := newWorld(b, bin, targets+2)
 	d := w.newDaemon(0, nil)
 	d.up()
 	return w, d
@@ -220,12 +219,4 @@ func syncAlone(path string, load acceptLoad, body []byte) (shots, error) {
 		s.ms = append(s.ms, ms[c]...)
 	}
 	return s, nil
-}
-
-func debugLog() []string {
-	if p := os.Getenv("BENCHLOG"); p != "" {
-		os.Remove(p)
-		return []string{"-log", p}
-	}
-	return nil
 }

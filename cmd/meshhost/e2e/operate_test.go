@@ -575,3 +575,65 @@ func (d *daemon) raw(t testing.TB, method, path, body string, header ...string) 
 	must(t, err)
 	return resp.StatusCode, string(raw)
 }
+
+// Who is not let in learns so, from the status and by the exit code; what is
+// sent meanwhile is kept.
+func TestARejectedMemberIsTold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, binaries(t), 2)
+	w.broker.kill()
+	seed := filepath.Join(w.dir, "seed.json")
+	raw, err := os.ReadFile(seed)
+	must(t, err)
+	var s map[string]any
+	must(t, json.Unmarshal(raw, &s))
+	s["meshes"].([]any)[0].(map[string]any)["members"].([]any)[0].(map[string]any)["revoked"] = true
+	raw, err = json.Marshal(s)
+	must(t, err)
+	must(t, os.WriteFile(seed, raw, 0o600))
+	w.startBroker()
+	a := w.newDaemon(0, nil)
+	a.launch()
+	sh := a.at(t)
+	await(t, 20*time.Second, "the status says so", func() error { return sh.run("status").has("rejected", "revoked") })
+	sh.run("status").exits(0)
+	sh.run("peer", "list").exits(9, "rejected")
+	sh.run("state", "get", "k").exits(9, "rejected")
+	id := strings.TrimSpace(sh.run("send", w.members[1].PublicKey, "kept").exits(0).out)
+	if row := sh.outboxRow(id); row.State != "pending" {
+		t.Errorf("%+v", row)
+	}
+}
+
+// A program that never says hello is given its start timeout, and no more
+// starts than its restart block allows.
+func TestAPluginThatDoesNotStartIsGivenUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, binaries(t), 1)
+	sleep, err := exec.LookPath("sleep")
+	must(t, err)
+	sleep, err = filepath.EvalSymlinks(sleep)
+	must(t, err)
+	a := w.newDaemon(0, func(kind, label string) string {
+		if label == "peers" {
+			return `plugin = "silent"`
+		}
+		return ""
+	})
+	a.edit("log {", fmt.Sprintf("plugin \"silent\" {\n path = %q\n args = [\"60\"]\n timeouts {\n start = \"300ms\"\n }\n restart {\n initial = \"50ms\"\n max = \"100ms\"\n crashes = 2\n window = \"1m\"\n }\n}\nlog {", sleep))
+	a.launch()
+	sh := a.at(t)
+	await(t, 20*time.Second, "it is given up", func() error {
+		r := sh.run("status")
+		if r.code != 0 {
+			return fmt.Errorf("exit %d: %s", r.code, r.words)
+		}
+		if p := sh.plugin("peers"); p.State != "quarantined" || !strings.Contains(p.LastError, "300ms") || p.Restarts > 2 {
+			return fmt.Errorf("%+v", p)
+		}
+		return nil
+	})
+	// The mesh did not wait for it longer than for any feature.
+	await(t, 5*time.Second, "the mesh is open", func() error { return sh.run("status").has("open") })
+	sh.run("peers", "summary", "x").exits(1, "quarantined")
+}
