@@ -58,6 +58,7 @@ func (m *mesh) follow(ctx context.Context, st broker.State) bool {
 	if fresh {
 		m.h.bus.Publish(event.KindBrokerStatus, m.cfg.Name, map[string]string{"status": meshState(st), "reason": st.Reason})
 		if st.Phase == link.Ready {
+			m.wantList() // so that senders have names before anybody asks for them
 			m.h.features.Connected(sdk.Connected{Mesh: m.cfg.Name, Identity: me, PresenceID: st.PresenceID(), At: st.Since})
 		}
 	}

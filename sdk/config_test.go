@@ -10,6 +10,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/meshhost/meshhost/sdk/internal/wire"
 )
 
 type testTarget struct {
@@ -238,6 +240,7 @@ func TestWhatConfigureReturnsBecomesDiagnostics(t *testing.T) {
 		"an Error with next":       {fmt.Errorf("open: %w", Errorf(CodePermission, "x", "no access").WithNext("chmod it.")), "[The plugin can't start with this configuration. open: no access chmod it.]"},
 		"a diagnostic":             {fmt.Errorf("wrapped: %w", Invalid([]string{"n"}, "Bad.", "Mend it.")), "[n: Bad. Mend it.]"},
 		"several":                  {Diagnostics{Invalid([]string{"n"}, "A.", ""), Invalid(nil, "B.", "")}.Err(), "[n: A. B.]"},
+		"without a severity":       {Diagnostic{Summary: "No."}, "[No.]"},
 		"warnings are not errors":  {Diagnostics{{Severity: SeverityWarning, Summary: "Hm."}}.Err(), "[]"},
 		"warnings returned anyway": {Diagnostics{{Severity: SeverityWarning, Summary: "Hm."}}, "[Hm.]"},
 	} {
@@ -245,6 +248,14 @@ func TestWhatConfigureReturnsBecomesDiagnostics(t *testing.T) {
 		diags := conf.Configure(t.Context(), nil, Env{})
 		if got := fmt.Sprint([]Diagnostic(diags)); got != c.want {
 			t.Errorf("%s: got %s, want %s", name, got, c.want)
+		}
+		if fine := c.want == "[]" || strings.HasPrefix(name, "warnings"); diags.HasErrors() == fine {
+			t.Errorf("%s: HasErrors is %v", name, !fine)
+		}
+		for i, d := range diagnosticsToProto(diags) {
+			if word, err := wire.Severities.Word(d.GetSeverity()); err != nil || (word == "warning") != (diags[i].Severity == SeverityWarning) {
+				t.Errorf("%s: crosses as %q, %v", name, word, err)
+			}
 		}
 	}
 }

@@ -143,8 +143,12 @@ func typeToProto(t *Type) *lifecyclev1.Type {
 func diagnosticsToProto(ds Diagnostics) []*lifecyclev1.Diagnostic {
 	var res []*lifecyclev1.Diagnostic
 	for _, d := range ds {
+		severity := SeverityError
+		if d.Severity == SeverityWarning {
+			severity = SeverityWarning
+		}
 		res = append(res, &lifecyclev1.Diagnostic{
-			Severity: wire.Severities.Number(string(d.Severity)),
+			Severity: wire.Severities.Number(string(severity)),
 			Summary:  d.Summary,
 			Detail:   d.Detail,
 			Path:     d.Path,

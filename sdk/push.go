@@ -13,7 +13,9 @@ type PushHandler interface {
 	// Handle takes a batch and returns one outcome for each, in order. Pushes
 	// of one sender to one recipient come in order. After a crash the same
 	// pushes come again: be idempotent on Push.DedupKeys. An error of the call
-	// retries the whole batch.
+	// retries its pushes, and each time costs each of them one of its 20 attempts,
+	// as Retry does. ErrUnavailable costs none: the host asks again within ten
+	// seconds, for as long as it takes. It is for a handler that can take nothing now.
 	Handle(ctx context.Context, pushes []Push) ([]Outcome, error)
 }
 

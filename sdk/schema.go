@@ -76,6 +76,7 @@ const (
 // option: names of attributes and blocks, and decimal indexes of repeated
 // blocks and lists. The host turns it into file, line and caret.
 type Diagnostic struct {
+	// Severity counts as an error where it is empty.
 	Severity Severity `json:"severity"`
 	Summary  string   `json:"summary"`
 	// Detail ends with what to do next.
@@ -118,7 +119,7 @@ func (d Diagnostics) Err() error {
 // HasErrors reports whether any is an error.
 func (d Diagnostics) HasErrors() bool {
 	for i := range d {
-		if d[i].Severity == SeverityError {
+		if d[i].Severity != SeverityWarning {
 			return true
 		}
 	}

@@ -172,7 +172,7 @@ func flagNames(cmd *cli.Command) []string {
 // words checks the number of positional words.
 func words(cmd *cli.Command, least, most int) ([]string, error) {
 	args := cmd.Args().Slice()
-	usage := "usage: " + cmd.FullName() + " " + cmd.ArgsUsage
+	usage := usageOf(cmd)
 	switch {
 	case len(args) < least:
 		return nil, usagef(usage, "%s: something is missing", cmd.FullName())
@@ -182,6 +182,11 @@ func words(cmd *cli.Command, least, most int) ([]string, error) {
 		return nil, usagef(usage+"; a text of several words goes in quotes", "%s: %q is one word too many", cmd.FullName(), args[most])
 	}
 	return args, nil
+}
+
+// usageOf is how the words of a verb go.
+func usageOf(cmd *cli.Command) string {
+	return strings.TrimSpace("usage: " + cmd.FullName() + " " + cmd.ArgsUsage)
 }
 
 // runDaemon is the root without a verb.

@@ -50,6 +50,7 @@ var apiExit = map[string]int{
 	"identity_rejected":      exitIdentity,
 	"timeout":                exitTimeout,
 	"wait_timeout":           exitTimeout,
+	"stopping":               exitUnreachable,
 }
 
 // statusExit are the exit codes of HTTP statuses; others are exitFailed.
@@ -102,6 +103,8 @@ func explainAPI(ae *control.APIError) *exitError {
 		e.msg = b.String()
 	case "mesh_required":
 		e.next = "name one by -mesh"
+	case "idempotency_key_reused":
+		e.next = "use another -key for another message; meshhost outbox list shows the one that has this key, outbox requeue sends it again"
 	case "outcome_unknown":
 		if id := ae.ClientMessageID(); id != "" {
 			e.next = "send it again with -key " + clean(id) + "; it is stored once at most"

@@ -229,7 +229,7 @@ func (c *call) run(ctx context.Context, cmd *cli.Command) error {
 // words gives the positional words to the parameters that take them.
 func (c *call) words(cmd *cli.Command) error {
 	args := cmd.Args().Slice()
-	usage := "usage: " + cmd.FullName() + " " + cmd.ArgsUsage
+	usage := usageOf(cmd)
 	for _, name := range c.method.CLI.Args {
 		p := c.param(name)
 		if p == nil || len(args) == 0 {

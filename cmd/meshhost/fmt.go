@@ -11,9 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/hclsyntax"
-	"github.com/hashicorp/hcl/v2/hclwrite"
+	"github.com/meshhost/meshhost/host/config"
 	"github.com/urfave/cli/v3"
 )
 
@@ -63,11 +61,10 @@ func (a *app) format(names []string, check, write bool) error {
 		if err != nil {
 			return err
 		}
-		_, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
-		if diags.HasErrors() {
-			return a.syntaxError(name, src, diags)
+		if diags := config.CheckSyntax(name, src); diags.HasErrors() {
+			return a.badConfig(diags)
 		}
-		out := hclwrite.Format(src)
+		out := config.Format(src)
 		differs := !bytes.Equal(src, out)
 		if differs {
 			changed++
@@ -146,15 +143,6 @@ func (a *app) source(name string) ([]byte, error) {
 		err = fmt.Errorf("%s is longer than %d bytes", name, maxSource)
 	}
 	return src, err
-}
-
-// syntaxError prints where the text breaks off being HCL.
-func (a *app) syntaxError(name string, src []byte, diags hcl.Diagnostics) error {
-	files := map[string]*hcl.File{name: {Bytes: src}}
-	if err := hcl.NewDiagnosticTextWriter(a.stderr, files, 0, a.color(a.stderr)).WriteDiagnostics(diags); err != nil {
-		return err
-	}
-	return &exitError{code: exitConfig}
 }
 
 // replaceFile writes beside name and renames, so that a crash leaves the old or

@@ -129,7 +129,7 @@ func (a *app) describe(ctx context.Context, path string) (*sdk.Description, erro
 	}
 	d, err := a.daemon.describe(ctx, abs)
 	if err != nil {
-		return nil, &exitError{code: exitFailed, msg: fmt.Sprintf("%s: %v", path, err), next: "is it a meshhost plugin, built for this machine?"}
+		return nil, &exitError{code: exitFailed, msg: fmt.Sprintf("%s: %v", path, err), next: "name a meshhost plugin that was built for this machine"}
 	}
 	return &d, nil
 }

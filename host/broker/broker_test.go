@@ -43,19 +43,31 @@ func TestSendOutcomes(t *testing.T) {
 		want      SendResult
 	}{
 		{"accepted", `{"type":"ack","id":"%s","messageId":"M1","queued":true}`, SendResult{Outcome: Accepted, MessageID: "M1"}},
-		{"rate", `{"type":"ack","id":"%s","messageId":"","queued":false,"error":"rate_limit: max 60 msg/min (burst 10) — slow down"}`,
-			SendResult{Outcome: RateLimited, Rate: Rate{60, 10}, Text: "rate_limit: max 60 msg/min (burst 10) — slow down"}},
-		{"nobody", `{"type":"ack","id":"%s","messageId":"","queued":false,"error":"no connected peer for target (x)"}`,
-			SendResult{Outcome: NoPeer, Text: "no connected peer for target (x)"}},
-		{"too large", `{"type":"ack","id":"%s","messageId":"","queued":false,"error":"payload too large: 70000 bytes > MAX_MESSAGE_BYTES=65536"}`,
-			SendResult{Outcome: Permanent, Text: "payload too large: 70000 bytes > MAX_MESSAGE_BYTES=65536"}},
-		{"blocked", `{"type":"ack","id":"%s","messageId":"","queued":false,"error":"blocked by recipient grants (sender lacks dm capability)"}`,
-			SendResult{Outcome: Permanent, Text: "blocked by recipient grants (sender lacks dm capability)"}},
-		{"other words", `{"type":"ack","id":"%s","messageId":"","queued":false,"error":"the moon is full"}`,
-			SendResult{Outcome: Transient, Text: "the moon is full"}},
+		{
+			"rate", `{"type":"ack","id":"%s","messageId":"","queued":false,"error":"rate_limit: max 60 msg/min (burst 10) — slow down"}`,
+			SendResult{Outcome: RateLimited, Rate: Rate{60, 10}, Text: "rate_limit: max 60 msg/min (burst 10) — slow down"},
+		},
+		{
+			"nobody", `{"type":"ack","id":"%s","messageId":"","queued":false,"error":"no connected peer for target (x)"}`,
+			SendResult{Outcome: NoPeer, Text: "no connected peer for target (x)"},
+		},
+		{
+			"too large", `{"type":"ack","id":"%s","messageId":"","queued":false,"error":"payload too large: 70000 bytes > MAX_MESSAGE_BYTES=65536"}`,
+			SendResult{Outcome: Permanent, Text: "payload too large: 70000 bytes > MAX_MESSAGE_BYTES=65536"},
+		},
+		{
+			"blocked", `{"type":"ack","id":"%s","messageId":"","queued":false,"error":"blocked by recipient grants (sender lacks dm capability)"}`,
+			SendResult{Outcome: Permanent, Text: "blocked by recipient grants (sender lacks dm capability)"},
+		},
+		{
+			"other words", `{"type":"ack","id":"%s","messageId":"","queued":false,"error":"the moon is full"}`,
+			SendResult{Outcome: Transient, Text: "the moon is full"},
+		},
 		{"error frame", `{"type":"error","code":"no_hello","message":"m","id":"%s"}`, SendResult{Outcome: Transient, Text: "no_hello: m"}},
-		{"no message id", `{"type":"ack","id":"%s","messageId":"","queued":false}`,
-			SendResult{Outcome: Unknown, Text: "ack without a messageId", Err: wire.ErrMalformed}},
+		{
+			"no message id", `{"type":"ack","id":"%s","messageId":"","queued":false}`,
+			SendResult{Outcome: Unknown, Text: "ack without a messageId", Err: wire.ErrMalformed},
+		},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -340,6 +352,64 @@ func TestNudgeFollowsEachAckByThirtySixSeconds(t *testing.T) {
 		case extra := <-hooks:
 			t.Errorf("an extra nudge %s", extra)
 		case <-time.After(time.Minute):
+		}
+	})
+}
+
+func TestANudgeThatFailsIsRepeatedUntilOneGetsThrough(t *testing.T) {
+	var hooks chan string
+	b := &fakeBroker{hook: func(body string) { hooks <- body }}
+	b.deaf.Store(3)
+	inMesh(t, b, func(*Options) { hooks = make(chan string, 8) }, func(t *testing.T, m *Mesh) {
+		defer b.beat()()
+		last := time.Now()
+		for try, want := range []time.Duration{36 * time.Second, 36 * time.Second, 72 * time.Second, 144 * time.Second} {
+			<-hooks
+			now := time.Now()
+			if after := now.Sub(last); after < want/2-time.Second || after > want+time.Second {
+				t.Errorf("try %d came after %v, want %v at most and half of it at least", try+1, after, want)
+			}
+			last = now
+		}
+		select {
+		case extra := <-hooks:
+			t.Errorf("nudged again after a success: %s", extra)
+		case <-time.After(time.Hour):
+		}
+	})
+}
+
+func TestTheEndOfDNDAsksForWhatItHeld(t *testing.T) {
+	var hooks chan string
+	b := &fakeBroker{hook: func(body string) { hooks <- body }}
+	inMesh(t, b, func(*Options) { hooks = make(chan string, 8) }, func(t *testing.T, m *Mesh) {
+		defer b.beat()()
+		<-hooks // the one after the ack
+		m.Member().SetNudgeStatus(wire.StatusDND)
+		select {
+		case extra := <-hooks:
+			t.Errorf("the begin of dnd nudged: %s", extra)
+		case <-time.After(time.Minute):
+		}
+		begin := time.Now()
+		m.Member().SetNudgeStatus(wire.StatusIdle)
+		if got := <-hooks; !strings.Contains(got, `"idle"`) || time.Since(begin) < time.Second {
+			t.Errorf("nudged after %v with %s", time.Since(begin), got)
+		}
+	})
+}
+
+func TestAFailedWishDoesNotHastenTheNudgeAfterAnAck(t *testing.T) {
+	var hooks chan string
+	b := &fakeBroker{hook: func(body string) { hooks <- body }}
+	b.deaf.Store(1)
+	inMesh(t, b, func(*Options) { hooks = make(chan string, 8) }, func(t *testing.T, m *Mesh) {
+		begin := time.Now()
+		m.Member().Nudge()
+		<-hooks // refused
+		<-hooks
+		if after := time.Since(begin); after < 34*time.Second {
+			t.Errorf("nudged %v after the ack, while claims hold for 30 s", after)
 		}
 	})
 }

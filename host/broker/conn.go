@@ -29,6 +29,7 @@ type Conn struct {
 	frames   frameQueue
 	owed     owedAcks
 	nudges   chan struct{} // one pending wish
+	undone   chan struct{} // one pending "dnd has ended"
 	acked    chan struct{} // one pending "a hello was acked"
 	reqIDs   string        // what this connection's request ids begin with
 	reqCount atomic.Uint64
@@ -41,7 +42,7 @@ func newConn(m *Mesh, who greeter, p Presence) (*Conn, error) {
 	c := &Conn{
 		mesh: m, who: who, presence: p, status: wire.StatusIdle,
 		log:    m.opts.Logger.With("mesh", m.opts.Slug, "as", who.key.Public().String()[:8]),
-		nudges: make(chan struct{}, 1), acked: make(chan struct{}, 1),
+		nudges: make(chan struct{}, 1), undone: make(chan struct{}, 1), acked: make(chan struct{}, 1),
 		reqIDs: "r" + strconv.FormatUint(uint64(rand.Uint32()), 36) + "-",
 	}
 	c.flight.init()
@@ -60,9 +61,6 @@ func newConn(m *Mesh, who greeter, p Presence) (*Conn, error) {
 	}
 	return c, nil
 }
-
-// Mesh returns the mesh that the connection belongs to.
-func (c *Conn) Mesh() *Mesh { return c.mesh }
 
 // Public returns the key that the connection speaks as: the member's, or a session's.
 func (c *Conn) Public() identity.PublicKey { return c.who.key.Public() }

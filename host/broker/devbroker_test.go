@@ -59,8 +59,8 @@ func TestAMessageFromSealToClientAckAgainstTheDevBroker(t *testing.T) {
 			}
 		}
 	}, func(t *testing.T, a, b *Mesh) {
-		to := b.Key().Public()
-		nonce, sealed, err := a.Key().Seal(to, []byte("hello bee"))
+		to := b.Member().Key().Public()
+		nonce, sealed, err := a.Member().Key().Seal(to, []byte("hello bee"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -69,7 +69,7 @@ func TestAMessageFromSealToClientAckAgainstTheDevBroker(t *testing.T) {
 			t.Fatalf("%+v", r)
 		}
 		p := <-got
-		if plain, err := b.Key().Open(a.Key().Public(), p.Nonce, p.Ciphertext); err != nil || string(plain) != "hello bee" || p.ClientMessageID != "id-1" || p.MessageID != r.MessageID {
+		if plain, err := b.Member().Key().Open(a.Member().Key().Public(), p.Nonce, p.Ciphertext); err != nil || string(plain) != "hello bee" || p.ClientMessageID != "id-1" || p.MessageID != r.MessageID {
 			t.Errorf("push %+v opens to %q, %v", p, plain, err)
 		}
 		time.Sleep(time.Second)
@@ -98,7 +98,7 @@ func TestTheDevBrokersRateLimitIsParsed(t *testing.T) {
 	twoMembers(t, devbroker.Options{SendBurst: 10, SendPerMinute: 60}, nil, nil, func(t *testing.T, a, b *Mesh) {
 		for i := range 11 {
 			s := send(string(rune('a' + i)))
-			s.TargetSpec = b.Key().Public().String()
+			s.TargetSpec = b.Member().Key().Public().String()
 			r := a.Member().Send(t.Context(), s)
 			if i < 10 && r.Outcome != Accepted {
 				t.Errorf("send %d: %+v", i, r)
@@ -138,7 +138,7 @@ func TestAMessageClaimedDuringAShortLossArrivesByTheNudge(t *testing.T) {
 		close(cut)
 		synctest.Wait()
 		s := send("lost")
-		s.TargetSpec = b.Key().Public().String()
+		s.TargetSpec = b.Member().Key().Public().String()
 		if r := a.Member().Send(t.Context(), s); r.Outcome != Accepted {
 			t.Fatalf("%+v; want it claimed by the leased presence", r)
 		}
@@ -162,7 +162,7 @@ func TestASessionSpeaksAsItselfAgainstTheDevBroker(t *testing.T) {
 			t.Fatalf("session state %+v", c.State())
 		}
 		s := send("from-session")
-		s.TargetSpec = b.Key().Public().String()
+		s.TargetSpec = b.Member().Key().Public().String()
 		if r := c.Send(t.Context(), s); r.Outcome != Accepted {
 			t.Errorf("%+v", r)
 		}

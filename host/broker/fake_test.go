@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 	"github.com/go-json-experiment/json"
@@ -24,6 +26,7 @@ type fakeBroker struct {
 	// frame gets what a client wrote; it answers by say. socket counts from 1.
 	frame func(say func(string), socket int, f map[string]any)
 	hook  func(body string) // POST /hook/set-status
+	deaf  atomic.Int32      // so many more of them are refused
 
 	mu      sync.Mutex
 	sockets []*websocket.Conn
@@ -65,6 +68,29 @@ func (b *fakeBroker) cut(code websocket.StatusCode, reason string) {
 	_ = c.Close(code, reason)
 }
 
+// beat pings the current socket every 30 s, as a broker does, until stop.
+func (b *fakeBroker) beat() (stop func()) {
+	b.mu.Lock()
+	c := b.sockets[len(b.sockets)-1]
+	b.mu.Unlock()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(30 * time.Second)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+				_ = c.Ping(ctx)
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
 // push writes a frame to the current socket.
 func (b *fakeBroker) push(frame string) {
 	b.mu.Lock()
@@ -78,6 +104,10 @@ func (b *fakeBroker) serve(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		if b.hook != nil {
 			b.hook(string(body))
+		}
+		if b.deaf.Add(-1) >= 0 {
+			http.Error(w, `{"ok":false,"error":"not now"}`, http.StatusServiceUnavailable)
+			return
 		}
 		_, _ = io.WriteString(w, `{"ok":true,"presence_id":"p"}`)
 		return

@@ -42,18 +42,6 @@ func New(opts Options) (*Mesh, error) {
 	return m, nil
 }
 
-// ID returns the mesh's id.
-func (m *Mesh) ID() string { return m.opts.MeshID }
-
-// Slug returns the mesh's name.
-func (m *Mesh) Slug() string { return m.opts.Slug }
-
-// MemberID returns the id of the member that this host speaks as.
-func (m *Mesh) MemberID() string { return m.opts.MemberID }
-
-// Key returns the member's key.
-func (m *Mesh) Key() *identity.Key { return m.opts.Key }
-
 // Member returns the member's connection.
 func (m *Mesh) Member() *Conn { return m.member }
 

@@ -25,7 +25,7 @@ func TestHelloSaysWhoWeAre(t *testing.T) {
 		b.mu.Lock()
 		member, sess := b.hellos[0], b.hellos[1]
 		b.mu.Unlock()
-		parent := m.Key().Public()
+		parent := m.Member().Key().Public()
 		if err := identity.VerifyHello(parent, "MESH1", "MEMBER1", int64(member["timestamp"].(float64)), member["signature"].(string)); err != nil {
 			t.Errorf("member hello: %v", err)
 		}

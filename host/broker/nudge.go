@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+
+	"github.com/meshhost/meshhost/host/wire"
 )
 
 // nudgeTimeout bounds one POST.
@@ -20,6 +23,10 @@ const nudgeTimeout = 10 * time.Second
 
 // minNudgeGap keeps nudges by wish under the broker's 30 a minute (PROTOCOL 1.7).
 const minNudgeGap = 5 * time.Second
+
+// A nudge that failed is repeated after nudgeDelay, doubling to maxNudgeRetry, with jitter: until one gets through, what was
+// claimed during the last loss of the connection stays with the broker.
+const maxNudgeRetry = 10 * time.Minute
 
 // hookBody is the body of POST /hook/set-status (PROTOCOL 7.14).
 type hookBody struct {
@@ -30,10 +37,19 @@ type hookBody struct {
 }
 
 // SetNudgeStatus sets the status that nudges carry: the one that this presence is meant to have. "idle" until it is called.
+// Call it before the set_status frame is written. A status that ends dnd brings a nudge five seconds later, since set_status
+// itself doesn't deliver what dnd held (PROTOCOL 4.6).
 func (c *Conn) SetNudgeStatus(status string) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	ended := c.status == wire.StatusDND && status != wire.StatusDND
 	c.status = status
+	c.mu.Unlock()
+	if ended {
+		select {
+		case c.undone <- struct{}{}:
+		default: // one is pending
+		}
+	}
 }
 
 // Nudge makes the broker deliver what it holds for this connection, soon and at most every five seconds. Nothing else does
@@ -45,7 +61,7 @@ func (c *Conn) Nudge() {
 	}
 }
 
-// nudgeLoop nudges 36 s after each ack, and when wished.
+// nudgeLoop nudges 36 s after each ack, when wished, and after dnd; a nudge that fails is repeated.
 func (c *Conn) nudgeLoop(ctx context.Context) {
 	afterAck, wished := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
 	afterAck.Stop()
@@ -53,12 +69,19 @@ func (c *Conn) nudgeLoop(ctx context.Context) {
 	defer afterAck.Stop()
 	defer wished.Stop()
 	var last time.Time
+	var due time.Time       // of afterAck
+	var retry time.Duration // before the next try; 0 while they succeed
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-c.acked:
+			retry = 0
+			due = time.Now().Add(nudgeDelay)
 			afterAck.Reset(nudgeDelay)
+			continue
+		case <-c.undone:
+			wished.Reset(minNudgeGap) // the set_status frame needs time to get there
 			continue
 		case <-c.nudges:
 			if wait := time.Until(last.Add(minNudgeGap)); wait > 0 {
@@ -72,8 +95,16 @@ func (c *Conn) nudgeLoop(ctx context.Context) {
 			continue // the next ack sets the timer again
 		}
 		last = time.Now()
-		if err := c.nudge(ctx); err != nil && ctx.Err() == nil {
-			c.log.Warn("the broker couldn't be asked to deliver what it holds", "error", err)
+		err := c.nudge(ctx)
+		switch {
+		case err == nil:
+			retry = 0
+		case ctx.Err() == nil:
+			retry = min(max(2*retry, nudgeDelay), maxNudgeRetry)
+			// Never sooner than the one after the ack: before that, claims of the last loss still hold.
+			wait := max(retry/2+rand.N(retry/2), time.Until(due))
+			afterAck.Reset(wait)
+			c.log.Warn("the broker couldn't be asked to deliver what it holds; tried again", "error", err, "retry_in", wait)
 		}
 	}
 }

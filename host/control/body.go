@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 )
@@ -65,11 +66,26 @@ func decode(r *http.Request, limit int, v any) error {
 	}
 	if err := json.Unmarshal(buf.b, v, json.RejectUnknownMembers(true)); err != nil {
 		return &Problem{
-			Status: http.StatusBadRequest, Code: "invalid_json", Message: "the body: " + err.Error(),
+			Status: http.StatusBadRequest, Code: "invalid_json", Message: "the body: " + jsonWords(err),
 			Next: "send one JSON object with the fields of this route",
 		}
 	}
 	return nil
+}
+
+// jsonWords says what is wrong with a text without the names of our types.
+func jsonWords(err error) string {
+	var se *json.SemanticError
+	switch {
+	case !errors.As(err, &se):
+		return err.Error()
+	case errors.Is(err, json.ErrUnknownName):
+		return "there is no field " + strconv.Quote(se.JSONPointer.LastToken())
+	case se.JSONPointer == "":
+		return "it is not a JSON object"
+	default:
+		return "the field " + strconv.Quote(strings.TrimPrefix(string(se.JSONPointer), "/")) + " can't be a JSON " + se.JSONKind.String()
+	}
 }
 
 // missingField says that a required field is not there.

@@ -245,8 +245,7 @@ type SendResult struct {
 	Resolved        *Resolved `json:"resolved,omitempty"`
 }
 
-// Send puts a message in the outbox. Req.Identity is not used: the API takes
-// who asks from the connection.
+// Send puts a message in the outbox.
 func (c *Client) Send(ctx context.Context, req SendRequest) (SendResult, error) {
 	in := struct {
 		To              string         `json:"to"`

@@ -46,7 +46,11 @@ func (s *Server) featureCall(w http.ResponseWriter, r *http.Request) {
 		Method: r.PathValue("method"), Params: params.Clone(), Mesh: r.URL.Query().Get("mesh"),
 	})
 	if err != nil {
-		writeProblem(w, err)
+		p := *problemOf(err)
+		if p.Next == "" && p.Status == http.StatusBadRequest {
+			p.Next = "GET /v1/features has the parameters of each method, and so has -h on the command line"
+		}
+		writeProblem(w, &p)
 		return
 	}
 	writeBytes(w, http.StatusOK, res)

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"net/http"
 	"time"
 
@@ -74,6 +75,9 @@ func (s *Server) inboxList(w http.ResponseWriter, r *http.Request) {
 	if out.Items == nil {
 		out.Items = []jsontext.Value{}
 	}
+	for i, row := range out.Items {
+		out.Items[i] = withNulls(row, inboxFields)
+	}
 	if mark && len(out.Items) > 0 {
 		if out.MarkedSeen, err = s.markSeen(r, rowIDs(out.Items)); err != nil {
 			writeProblem(w, err)
@@ -81,6 +85,28 @@ func (s *Server) inboxList(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	reply(w, out)
+}
+
+// inboxFields are the members of a row by PROTOCOL 10.3. A plugin may leave out
+// those without a value; a reader of the reference finds null there.
+var inboxFields = []string{
+	"id", "client_message_id", "broker_message_id", "mesh", "topic", "sender_pubkey", "sender_name", "body",
+	"received_at", "reply_to_id", "seen_at", "recipient_pubkey", "recipient_kind",
+}
+
+// withNulls adds the members that an object lacks; anything else stays as it is.
+func withNulls(row jsontext.Value, names []string) jsontext.Value {
+	var have map[string]jsontext.Value
+	if json.Unmarshal(row, &have) != nil || len(have) == 0 {
+		return row
+	}
+	out := bytes.TrimSuffix(bytes.TrimSpace(row.Clone()), []byte("}"))
+	for _, name := range names {
+		if _, ok := have[name]; !ok {
+			out = append(appendString(append(out, ','), name), ":null"...)
+		}
+	}
+	return append(out, '}')
 }
 
 // rowIDs are the members "id" of rows.

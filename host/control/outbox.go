@@ -29,8 +29,8 @@ var statusStates = map[string][]sdk.EntryState{
 	StatusAborted: {sdk.StateCancelled},
 }
 
-// StatusWord is the API's word for a state.
-func StatusWord(state sdk.EntryState, inflight bool) string {
+// statusWord is the API's word for a state.
+func statusWord(state sdk.EntryState, inflight bool) string {
 	switch state {
 	case sdk.StatePending, sdk.StateWaiting:
 		if inflight {
@@ -75,7 +75,7 @@ type OutboxRow struct {
 // rowOf shows an entry.
 func rowOf(e *sdk.Entry, inflight bool) OutboxRow {
 	row := OutboxRow{
-		ID: e.ID, ClientMessageID: e.ClientMessageID, Status: StatusWord(e.State, inflight), State: e.State,
+		ID: e.ID, ClientMessageID: e.ClientMessageID, Status: statusWord(e.State, inflight), State: e.State,
 		Mesh: e.Mesh, Sender: e.Sender, Target: e.Target, Priority: e.Priority, Attempts: e.Attempts,
 		EnqueuedAt: e.EnqueuedAt.UTC(), NotAfter: moment(e.NotAfter), AcceptedAt: moment(e.AcceptedAt),
 		DeliveredAt: moment(e.DeliveredAt), BrokerMessageID: text(e.BrokerMessageID), LastError: text(e.LastError),
@@ -265,10 +265,11 @@ func (s *Server) untilStop(ctx context.Context) (context.Context, context.Cancel
 	return ctx, func() { cancel(); <-over }
 }
 
-// Requeued is the answer of POST /v1/outbox/requeue.
+// Requeued is the answer of POST /v1/outbox/requeue; a cancelled message is
+// shown by its id and status alone.
 type Requeued struct {
 	ID              string `json:"id"`
-	ClientMessageID string `json:"client_message_id"`
+	ClientMessageID string `json:"client_message_id,omitempty"`
 	Status          string `json:"status"`
 }
 
@@ -301,7 +302,7 @@ func (s *Server) outboxRequeue(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, err)
 		return
 	}
-	reply(w, Requeued{ID: e.ID, ClientMessageID: e.ClientMessageID, Status: StatusWord(e.State, false)})
+	reply(w, Requeued{ID: e.ID, ClientMessageID: e.ClientMessageID, Status: statusWord(e.State, false)})
 }
 
 // outboxCancel is POST /v1/outbox/cancel {id}.

@@ -74,8 +74,6 @@ type SendRequest struct {
 	ClientMessageID string
 	// Mesh is the mesh's name; empty: the only one.
 	Mesh string
-	// Identity is the public key of the session that asks; empty: the member.
-	Identity string
 }
 
 // SendReply says what the outbox did.
@@ -97,7 +95,8 @@ type Resolved struct {
 	// Target is the wire's targetSpec.
 	Target string `json:"target"`
 	Name   string `json:"name,omitempty"`
-	// From is "literal", "live" (a fresh peer list) or "directory".
+	// From is "live" (a fresh peer list), "directory" (seen before) or
+	// "verbatim" (as written).
 	From string `json:"from"`
 }
 
@@ -145,8 +144,9 @@ type PluginStatus struct {
 	Description *sdk.Description `json:"description,omitempty"`
 }
 
-// Settled reports whether the plugin is up or known to be broken, that is,
-// whether waiting for it alone changes nothing.
+// Settled reports whether the plugin is up or known to be broken. One that has
+// failed and waits for its next start is known to be: an outbox may do so for
+// ever.
 func (p *PluginStatus) Settled() bool {
 	return p.State != PluginStarting && p.State != PluginDraining && p.State != ""
 }

@@ -41,7 +41,7 @@ func (f *fake) Get(_ context.Context, id string) (*sdk.Entry, bool, error) { ret
 func (f *fake) Inflight() []string                                         { return f.inflight }
 func (f *fake) Requeue(_ context.Context, id string) (*sdk.Entry, error)   { return f.requeue(id) }
 func (f *fake) Cancel(_ context.Context, id string) error                  { return f.cancel(id) }
-func (f *fake) Features(context.Context) ([]Feature, error) { return f.features, f.err }
+func (f *fake) Features(context.Context) ([]Feature, error)                { return f.features, f.err }
 
 func (f *fake) Plugins(context.Context) ([]PluginStatus, error) { return f.status.Plugins, f.err }
 

@@ -110,6 +110,10 @@ func TestRoutesAnswer(t *testing.T) {
 	}{
 		{"version", fake{}, "GET", "/v1/version", "", 200, `{"daemon_version":"1.2.3","ipc_api":"v1","schema_version":1}`},
 		{"health", fake{status: status}, "GET", "/v1/health", "", 200, `{"ok":true,"brokers":{"team":"open","lab":"reconnecting"}}`},
+		{
+			"health of a rejected mesh", fake{status: Status{Meshes: []MeshStatus{{Name: "team", State: MeshRejected}}}},
+			"GET", "/v1/health", "", 200, `{"ok":true,"brokers":{"team":"closed"}}`,
+		},
 		{"status", fake{status: status}, "GET", "/v1/status", "", 200, `{"version":"1.2.3","meshes":[{"name":"team","state":"open"},{"name":"lab","state":"reconnecting"}]}`},
 		{"plugins", fake{status: status}, "GET", "/v1/plugins", "", 200, `{"plugins":[{"kind":"outbox","name":"sqlite","state":"ready","pid":4,"restarts":0}]}`},
 		{
@@ -204,7 +208,8 @@ func TestRoutesAnswer(t *testing.T) {
 		{
 			"inbox",
 			fake{call: answer(`inbox list team {"from":"bob","limit":5,"unread":true}`, `{"messages":[{"id":"m1","body":"hi"}]}`)},
-			"GET", "/v1/inbox?mesh=team&limit=5&unread_only=true&from=bob", "", 200, `{"items":[{"id":"m1","body":"hi"}],"marked_seen":0}`,
+			"GET", "/v1/inbox?mesh=team&limit=5&unread_only=true&from=bob", "", 200,
+			`{"items":[{"id":"m1","body":"hi","client_message_id":null,"broker_message_id":null,"mesh":null,"topic":null,"sender_pubkey":null,"sender_name":null,"received_at":null,"reply_to_id":null,"seen_at":null,"recipient_pubkey":null,"recipient_kind":null}],"marked_seen":0}`,
 		},
 		{
 			"inbox seen",
@@ -385,6 +390,24 @@ func TestBadRequestsAreRefusedWithAReason(t *testing.T) {
 	}
 }
 
+func TestAWrongBodyIsExplainedInTheWordsOfTheAPI(t *testing.T) {
+	refuse := func(string, sdk.Call) (jsontext.Value, error) {
+		return nil, sdk.Errorf(sdk.CodeInvalid, "bad_params", "get: missing key")
+	}
+	ts := start(t, &fake{call: refuse})
+	for _, c := range []struct{ path, body, message, next string }{
+		{"/v1/send", `{"to":"a","prio":"now"}`, `the body: there is no field "prio"`, "send one JSON object with the fields of this route"},
+		{"/v1/send", `{"to":5}`, `the body: the field "to" can't be a JSON number`, "send one JSON object with the fields of this route"},
+		{"/v1/send", `[]`, `the body: it is not a JSON object`, "send one JSON object with the fields of this route"},
+		{"/v1/features/state/get", `{}`, `get: missing key`, "GET /v1/features has the parameters of each method, and so has -h on the command line"},
+	} {
+		status, body := ts.ask(t, "POST", c.path, c.body)
+		if err := holds(body, fmt.Sprintf(`{"message":%q,"next":%q}`, c.message, c.next)); status != 400 || err != nil {
+			t.Errorf("%s: %d, %v", c.body, status, err)
+		}
+	}
+}
+
 func TestTheBodyLimitHoldsWithoutContentLength(t *testing.T) {
 	ts := start(t, &fake{})
 	body := io.MultiReader(strings.NewReader(`{"id":"`), strings.NewReader(strings.Repeat("x", bodyOutbox)))
@@ -451,7 +474,7 @@ func TestStatusWords(t *testing.T) {
 		sdk.StatePending: {"pending", "inflight"}, sdk.StateWaiting: {"pending", "inflight"}, sdk.StateAccepted: {"done", "done"},
 		sdk.StateDelivered: {"done", "done"}, sdk.StateDead: {"dead", "dead"}, sdk.StateExpired: {"dead", "dead"}, sdk.StateCancelled: {"aborted", "aborted"},
 	} {
-		if got := [2]string{StatusWord(state, false), StatusWord(state, true)}; got != want {
+		if got := [2]string{statusWord(state, false), statusWord(state, true)}; got != want {
 			t.Errorf("%s: %v, want %v", state, got, want)
 		}
 	}

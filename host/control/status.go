@@ -32,7 +32,9 @@ func (s *Server) version(w http.ResponseWriter, _ *http.Request) {
 	})
 }
 
-// Health is the answer of GET /v1/health: the state of each mesh by name.
+// Health is the answer of GET /v1/health: the state of each mesh by name, in
+// the four words of PROTOCOL 10.3. A rejected mesh is closed there: nothing
+// tries to open it; GET /v1/status says why.
 type Health struct {
 	OK      bool              `json:"ok"`
 	PID     int               `json:"pid"`
@@ -48,6 +50,9 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 	h := Health{OK: true, PID: os.Getpid(), Brokers: make(map[string]string, len(st.Meshes))}
 	for _, m := range st.Meshes {
 		h.Brokers[m.Name] = m.State
+		if m.State == MeshRejected {
+			h.Brokers[m.Name] = MeshClosed
+		}
 	}
 	reply(w, h)
 }

@@ -86,6 +86,19 @@ func TestCallFindsMethodsByDeclaration(t *testing.T) {
 	}
 }
 
+func TestOfTwoWithOneNameTheFirstThatIsAFeatureHasIt(t *testing.T) {
+	filter := &source{d: sdk.Description{Kinds: []sdk.Kind{sdk.KindPeerFilter}}}
+	young, first, second := &source{}, described("a"), described("b")
+	r := New([]Entry{{"x", "young", young}, {"x", "filter", filter}, {"x", "first", first}, {"x", "second", second}}, hclog.NewNullLogger())
+	if l := r.List(); len(l) != 1 || l[0].Plugin != "first" {
+		t.Fatalf("listed %+v", l)
+	}
+	young.d = second.d // it turns out to be one, and was there before
+	if l := r.List(); len(l) != 1 || l[0].Plugin != "young" {
+		t.Fatalf("listed %+v", l)
+	}
+}
+
 func TestFramesGoToWhoWatchesThemInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := described("list")

@@ -40,23 +40,18 @@ type Declared struct {
 // Registry is the set of features. Its methods are safe for concurrent use.
 type Registry struct {
 	entries []Entry
-	feeds   map[string]*feed
+	feeds   []*feed // one for each entry
 	logger  hclog.Logger
+	told    sync.Once // of a contested name
 	wg      sync.WaitGroup
 }
 
-// New makes a registry of entries in the order of the configuration. Of two
-// with one name the first has it: a feature block before a handler that brings
-// one.
+// New makes a registry of entries, those that win a contested name first: a
+// feature block before a handler that brings a feature of its name.
 func New(entries []Entry, logger hclog.Logger) *Registry {
-	r := &Registry{feeds: map[string]*feed{}, logger: logger}
+	r := &Registry{entries: entries, logger: logger}
 	for _, e := range entries {
-		if _, taken := r.feeds[e.Name]; taken {
-			logger.Warn("two plugins bring a feature of one name; the first has it", "feature", e.Name, "ignored", e.Plugin)
-			continue
-		}
-		r.feeds[e.Name] = newFeed(e, logger)
-		r.entries = append(r.entries, e)
+		r.feeds = append(r.feeds, newFeed(e, logger))
 	}
 	return r
 }
@@ -71,7 +66,9 @@ func (r *Registry) Start(ctx context.Context) {
 // Wait waits for the feeds to end.
 func (r *Registry) Wait() { r.wg.Wait() }
 
-// List returns the features that are declared, and those not known yet.
+// List returns the features that are declared, and those not known yet. Of two
+// with one name it has the first; one not known yet, which may turn out to be
+// no feature, gives way to one that is.
 func (r *Registry) List() []Declared {
 	out := make([]Declared, 0, len(r.entries))
 	for _, e := range r.entries {
@@ -80,7 +77,17 @@ func (r *Registry) List() []Declared {
 		if known && !d.Has(sdk.KindFeature) {
 			continue
 		}
-		out = append(out, Declared{Entry: e, Description: d, Known: known})
+		f := Declared{Entry: e, Description: d, Known: known}
+		switch i := slices.IndexFunc(out, func(o Declared) bool { return o.Name == e.Name }); {
+		case i < 0:
+			out = append(out, f)
+		case known && !out[i].Known:
+			out[i] = f
+		case known:
+			r.told.Do(func() {
+				r.logger.Warn("two plugins bring a feature of one name; the first has it", "feature", e.Name, "ignored", e.Plugin)
+			})
+		}
 	}
 	return out
 }

@@ -23,9 +23,6 @@ type PublicKey [32]byte
 // String returns the 64 lowercase hex digits that stand for the key on the wire (PROTOCOL 2.2).
 func (p PublicKey) String() string { return hex.EncodeToString(p[:]) }
 
-// IsZero reports whether p is the zero value, which is no key.
-func (p PublicKey) IsZero() bool { return p == PublicKey{} }
-
 // ParsePublicKey reads exactly 64 lowercase hex digits; anything else is [ErrMalformed]. Uppercase is refused because the
 // broker's membership look-up is case-sensitive (PROTOCOL 2.2).
 func ParsePublicKey(s string) (PublicKey, error) {

@@ -70,13 +70,12 @@ func TestAKillAtAnyStepLosesNothingAndKeepsTheOrder(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inHouse(t, func(t *testing.T, h *house) {
 				h.link.manual, h.link.script = c.manual, c.script
-				h.start()
-				if c.cut != nil {
-					h.store.set(c.cut, nil)
-				}
+				h.startOffline()
 				for _, key := range []string{"1", "2", "3"} {
 					h.send("ann", key)
 				}
+				h.store.set(c.cut, nil)
+				h.out.Online("team", true, true)
 				synctest.Wait()
 				h.kill()
 				first := len(h.link.messages())

@@ -70,6 +70,31 @@ func TestALeaseThatWasStolenStopsTheLaneAndItsMemoryIsNotTrusted(t *testing.T) {
 	})
 }
 
+func TestAnAckForALaneThatIsLostIsAFactAllTheSame(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		h.link.manual = true
+		h.start()
+		id := h.send("ann", "1")
+		theirs := h.send("ann", "2")
+		h.send("ann", "3")
+		synctest.Wait()
+		h.store.mu.Lock()
+		h.store.lanes["team/member"].expires = time.Now()
+		h.store.mu.Unlock()
+		h.take("other", "1", time.Second)
+		if _, err := h.store.Apply(t.Context(), []sdk.Op{{Kind: sdk.OpAccepted, ID: theirs}}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Second) // lost, and back under another epoch
+		h.wantIDs("", "1")           // it is still on the wire
+		h.link.setManual(false)
+		h.link.answer(Outcome{Verdict: Accepted, MessageID: "b"})
+		h.wantState(id, sdk.StateAccepted)
+		h.wantIDs("", "1 3")
+		h.close()
+	})
+}
+
 func TestAFetchOfAnEarlierLeaseIsThrownAway(t *testing.T) {
 	inHouse(t, func(t *testing.T, h *house) {
 		h.startOffline()

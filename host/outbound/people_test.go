@@ -159,6 +159,61 @@ func TestARequeueDuringAFetchIsNotForgotten(t *testing.T) {
 	})
 }
 
+func TestACancelDuringAFetchIsNotUndoneByIt(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		h.startOffline()
+		defer h.close()
+		id := h.send("ann", "1")
+		h.send("ann", "2")
+		gate := make(chan struct{})
+		h.store.set(nil, func(method string, _ []sdk.Op) error {
+			if method == "fetch" {
+				<-gate // its answer has both
+			}
+			return nil
+		})
+		h.out.Online("team", true, true)
+		synctest.Wait()
+		if _, err := h.out.Cancel(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		h.store.set(nil, nil)
+		close(gate)
+		h.wantIDs("", "2")
+	})
+}
+
+func TestAQueueThatIsMadeAnewWhileItsTurnComesIsNotForgotten(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		h.link.setScript(func(_ Message, n int) Outcome {
+			if n == 1 {
+				return Outcome{Verdict: RateLimited, PerMinute: 6}
+			}
+			return Outcome{}
+		})
+		h.start()
+		defer h.close()
+		h.send("bob", "b")
+		synctest.Wait()
+		id := h.send("ann", "1")
+		synctest.Wait()
+		if _, err := h.out.Cancel(t.Context(), id); err != nil { // it was in the list of those whose turn comes
+			t.Fatal(err)
+		}
+		h.send("ann", "2")
+		synctest.Wait()
+		h.link.setManual(true)
+		time.Sleep(25 * time.Second)
+		h.send("ann", "3")
+		synctest.Wait()
+		for len(h.link.held) > 0 {
+			h.link.answer(Outcome{Verdict: Accepted, MessageID: "b"})
+			time.Sleep(time.Minute)
+		}
+		h.wantIDs("ann", "2 3")
+	})
+}
+
 func TestPeopleFindMessagesAndHearWhatIsWrong(t *testing.T) {
 	inHouse(t, func(t *testing.T, h *house) {
 		h.link.manual = true

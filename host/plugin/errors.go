@@ -85,9 +85,9 @@ func (e *permanentError) Unwrap() error { return e.err }
 // permanent marks err.
 func permanent(err error) error { return &permanentError{err} }
 
-// IsPermanent reports whether a start failed for a reason that no restart
+// isPermanent reports whether a start failed for a reason that no restart
 // changes: a bad checksum, a wrong protocol or kind, a configuration error.
-func IsPermanent(err error) bool {
+func isPermanent(err error) bool {
 	var p *permanentError
 	return errors.As(err, &p)
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -182,24 +183,45 @@ func TestFivePluginsStartAtTheSameTime(t *testing.T) {
 		s.DataDir = filepath.Join(dir, s.Name)
 		specs = append(specs, s)
 	}
-	begin := time.Now()
-	set := StartAll(context.Background(), specs)
+	// Nobody goes on before all have come as far: one start after another would
+	// end here.
+	var left atomic.Int32
+	left.Store(int32(len(specs)))
+	together := make(chan struct{})
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	defer set.Stop(ctx)
-	if err := set.Ready(ctx); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("five plugins ready after %s", time.Since(begin).Round(time.Millisecond))
-	if st, err := set.Get(sdk.KindOutbox, "p4").Outbox().Stats(ctx); err != nil || st.Bytes != 7 {
-		t.Fatalf("%v, %v", st, err)
+	var plugins []*Plugin
+	for _, s := range specs {
+		arrive := sync.OnceFunc(func() {
+			if left.Add(-1) == 0 {
+				close(together)
+			}
+		})
+		s.Config = func(ctx context.Context, _ sdk.Description) (jsontext.Value, error) {
+			arrive()
+			select {
+			case <-together:
+				return jsontext.Value("{}"), nil
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		p := Start(ctx, s)
+		defer p.Stop(ctx)
+		plugins = append(plugins, p)
 	}
 	pids := map[int]bool{}
-	for _, p := range set.All() {
+	for _, p := range plugins {
+		if err := p.Ready(ctx); err != nil {
+			t.Fatal(err)
+		}
 		pids[p.Status().Pid] = true
 	}
-	if len(pids) != 5 || set.Get(sdk.KindOutbox, "p1") != nil {
+	if len(pids) != len(specs) {
 		t.Fatalf("one process per block: %v", pids)
+	}
+	if st, err := plugins[4].Outbox().Stats(ctx); err != nil || st.Bytes != 7 {
+		t.Fatalf("%v, %v", st, err)
 	}
 }
 

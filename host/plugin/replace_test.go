@@ -100,7 +100,7 @@ func TestProbeAndValidateLeaveNoProcess(t *testing.T) {
 		t.Fatalf("%v", err)
 	}
 	s.Kind = sdk.KindOutbox
-	if _, err := Probe(t.Context(), s); err == nil || !IsPermanent(err) {
+	if _, err := Probe(t.Context(), s); err == nil || !isPermanent(err) {
 		t.Fatalf("wrong kind: %v", err)
 	}
 	if left, _ := os.ReadDir(s.RuntimeDir); len(left) > 0 {

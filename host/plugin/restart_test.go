@@ -29,7 +29,7 @@ func TestRestartIsImmediateThenDoublesWithJitterToItsBound(t *testing.T) {
 }
 
 func TestCrashesWithinTheWindowQuarantineExceptForAnOutbox(t *testing.T) {
-	policy := DefaultRestart()
+	policy := defaultRestart()
 	at := func(r *restarts, minutes ...float64) (quarantined bool) {
 		for _, m := range minutes {
 			_, quarantined = r.ended(time.Unix(0, 0).Add(time.Duration(m*float64(time.Minute))), 2*time.Minute, 0)

@@ -114,7 +114,7 @@ func (r *run) handshake(ctx context.Context) error {
 			return r.proc, nil
 		},
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
-		StartTimeout:     s.StartTimeout,
+		StartTimeout:     s.StartTimeout + time.Second, // ctx ends first and says what was late
 		SkipHostEnv:      true,
 		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: r.dir},
 		SyncStdout:       stdout,

@@ -38,8 +38,6 @@ type Spec struct {
 	CallTimeout map[Method]time.Duration
 	Restart     Restart
 	Health      Health
-	// Optional plugins don't fail Set.Ready.
-	Optional bool
 
 	// DataDir is the plugin's own directory, made with mode 0700 if absent.
 	DataDir string
@@ -77,8 +75,8 @@ type Restart struct {
 	Window  time.Duration // 10 min
 }
 
-// DefaultRestart is what the zero Restart stands for.
-func DefaultRestart() Restart {
+// defaultRestart is what the zero Restart stands for.
+func defaultRestart() Restart {
 	return Restart{Initial: 250 * time.Millisecond, Max: 30 * time.Second, Crashes: 5, Window: 10 * time.Minute}
 }
 
@@ -157,7 +155,7 @@ func (s Spec) withDefaults() Spec {
 	}
 	or(&s.StartTimeout, 10*time.Second)
 	if s.Restart == (Restart{}) {
-		s.Restart = DefaultRestart()
+		s.Restart = defaultRestart()
 	}
 	or(&s.Restart.Initial, 250*time.Millisecond)
 	or(&s.Restart.Max, max(30*time.Second, s.Restart.Initial))

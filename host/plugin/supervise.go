@@ -96,7 +96,7 @@ func (o *owner) starting(ctx context.Context) step {
 func (o *owner) failed(err error) step {
 	var conf *ConfigError
 	retry := o.served && (errors.As(err, &conf) || errors.Is(err, fs.ErrNotExist))
-	if IsPermanent(err) && !retry {
+	if isPermanent(err) && !retry {
 		return o.broken(err)
 	}
 	o.p.set(func(st *Status) { st.Crashes++ })

@@ -43,8 +43,8 @@ type filter struct {
 	calls chan struct{} // a slot for each call in flight
 }
 
-// SetFilters makes these the filters, in this order, for lists that begin from now on.
-func (r *Roster) SetFilters(filters []Filter) error {
+// usable checks filters and fills in what they leave open.
+func usable(filters []Filter) ([]*filter, error) {
 	next := make([]*filter, len(filters))
 	for i, f := range filters {
 		switch f.OnError {
@@ -52,17 +52,14 @@ func (r *Roster) SetFilters(filters []Filter) error {
 			f.OnError = OnErrorSkip
 		case OnErrorSkip, OnErrorHide, OnErrorFail:
 		default:
-			return fmt.Errorf("peer filter %q: on_error is %q, want skip, hide or fail", f.Name, f.OnError)
+			return nil, fmt.Errorf("peer filter %q: on_error is %q, want skip, hide or fail", f.Name, f.OnError)
 		}
 		if f.Filter == nil {
-			return fmt.Errorf("peer filter %q has nothing to call", f.Name)
+			return nil, fmt.Errorf("peer filter %q has nothing to call", f.Name)
 		}
 		next[i] = &filter{Filter: f, calls: make(chan struct{}, filterCalls)}
 	}
-	r.mu.Lock()
-	r.filters = next
-	r.mu.Unlock()
-	return nil
+	return next, nil
 }
 
 // List asks the broker of q.Mesh, and runs the filters. An empty q.Viewer is the member. With q.All nothing is hidden, and
@@ -76,10 +73,6 @@ func (r *Roster) List(ctx context.Context, q sdk.PeerQuery) (sdk.PeerView, error
 	if err != nil {
 		return sdk.PeerView{}, err
 	}
-	r.mu.Lock()
-	filters := r.filters
-	r.mu.Unlock()
-
 	all := make([]sdk.Peer, len(rows)) // our copy: the rows are shared with other lists
 	for i := range rows {
 		all[i] = rows[i]
@@ -91,7 +84,7 @@ func (r *Roster) List(ctx context.Context, q sdk.PeerQuery) (sdk.PeerView, error
 		kept[i] = i
 	}
 	var view sdk.PeerView
-	for _, f := range filters {
+	for _, f := range r.filters {
 		verdicts, err := r.verdicts(ctx, f, q, pick(all, kept))
 		switch {
 		case err == nil:

@@ -58,12 +58,12 @@ type Options struct {
 
 // Roster is the room's one thing; make it with [New]. All methods are safe for concurrent use.
 type Roster struct {
-	opts Options
-	log  hclog.Logger
-	book *book
+	opts    Options
+	log     hclog.Logger
+	book    *book
+	filters []*filter // in the order written; never changed
 
 	mu      sync.Mutex
-	filters []*filter          // guarded by mu; a slice is never changed in place
 	flights map[string]*flight // by mesh; guarded by mu
 	lists   map[string]*list   // the last by mesh; guarded by mu
 	closed  bool               // guarded by mu
@@ -101,17 +101,17 @@ func New(ctx context.Context, opts Options) (*Roster, error) {
 	if opts.DirectoryRows <= 0 {
 		opts.DirectoryRows = 10_000
 	}
-	r := &Roster{opts: opts, log: opts.Logger, flights: make(map[string]*flight), lists: make(map[string]*list), resolved: make(map[peerKey]resolved)}
+	filters, err := usable(opts.Filters)
+	if err != nil {
+		return nil, fmt.Errorf("start roster: %w", err)
+	}
+	r := &Roster{opts: opts, log: opts.Logger, filters: filters, flights: make(map[string]*flight), lists: make(map[string]*list), resolved: make(map[peerKey]resolved)}
 	peers, err := opts.Directory.Peers(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("start roster: %w", err)
 	}
 	r.book = newBook(peers, opts.DirectoryRows)
 	r.ctx, r.cancel = context.WithCancel(context.Background())
-	if err := r.SetFilters(opts.Filters); err != nil {
-		r.cancel()
-		return nil, fmt.Errorf("start roster: %w", err)
-	}
 	r.wg.Add(1)
 	go r.keep()
 	return r, nil

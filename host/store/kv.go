@@ -55,6 +55,7 @@ func (s *Store) KVPut(ctx context.Context, plugin, key string, value []byte) err
 	}
 	full := false
 	err := s.write(ctx, func(conn *sqlite.Conn) error {
+		full = false // the transaction may run twice
 		n, err := execN(conn, "UPDATE kv SET value = ? WHERE plugin = ? AND key = ?", value, plugin, key)
 		if err != nil || n > 0 {
 			return err

@@ -31,6 +31,7 @@ func (s *Store) PutPresence(ctx context.Context, p Presence) error {
 	}
 	full := false
 	err := s.write(ctx, func(conn *sqlite.Conn) error {
+		full = false // the transaction may run twice
 		if len(p.Doc) == 0 {
 			_, err := execN(conn, "DELETE FROM presence WHERE mesh = ? AND identity = ?", p.Mesh, p.Identity)
 			return err

@@ -196,17 +196,3 @@ func (s *Store) DeadLetters(ctx context.Context, limit int) ([]DeadLetter, error
 	}
 	return letters, nil
 }
-
-// DeadCount returns how many dead letters each handler has; one without any is left out.
-func (s *Store) DeadCount(ctx context.Context) (map[string]int64, error) {
-	counts := make(map[string]int64)
-	err := s.view(ctx, func(conn *sqlite.Conn) error {
-		return sqlitex.Execute(conn, "SELECT h.name, count(*) FROM dead d JOIN handler h ON h.id = d.handler GROUP BY h.id", &sqlitex.ExecOptions{
-			ResultFunc: func(stmt *sqlite.Stmt) error { counts[stmt.ColumnText(0)] = stmt.ColumnInt64(1); return nil },
-		})
-	})
-	if err != nil {
-		return nil, fmt.Errorf("count dead letters: %w", err)
-	}
-	return counts, nil
-}

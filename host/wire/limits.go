@@ -8,8 +8,6 @@ import (
 const (
 	// MaxFrame is the longest frame a client may send, in bytes (PROTOCOL 1.2). A broker on Node closes with 1009 above it.
 	MaxFrame = 65_536
-	// MaxText is the published limit of a message's text, in UTF-8 bytes (PROTOCOL 1.2): sealed and in base64 it fits a frame.
-	MaxText = 48_000
 	// MaxRead is the longest frame accepted from a broker: frames to 16 MiB exist on Bun (PROTOCOL 1.2), peers_list of a large
 	// mesh among them; one page on top leaves room for the framing.
 	MaxRead = 16<<20 + 4096

@@ -99,13 +99,6 @@ type Push struct {
 // FrameType returns "push".
 func (Push) FrameType() string { return TypePush }
 
-// Subtypes of a push (PROTOCOL 5.1).
-const (
-	SubtypeSystem   = "system"
-	SubtypeWebhook  = "webhook"
-	SubtypeReminder = "reminder"
-)
-
 // DecodePush reads a push, or its alias "inbound"; Raw aliases raw.
 func DecodePush(raw []byte) (*Push, error) {
 	p := new(Push)

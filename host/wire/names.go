@@ -23,7 +23,6 @@ const (
 	TypeStateChange         = "state_change"
 	TypeMessageStatus       = "message_status"
 	TypeMessageStatusResult = "message_status_result"
-	TypeMeshInfo            = "mesh_info"
 	TypeMeshInfoResult      = "mesh_info_result"
 
 	TypeSetStatus  = "set_status"

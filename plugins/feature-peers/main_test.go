@@ -27,15 +27,34 @@ func TestEachMethodSendsItsFrame(t *testing.T) {
 	} {
 		t.Run(c.method+" "+c.params, func(t *testing.T) {
 			p := plugintest.Start(t, (&peers{}).plugin()).MustConfigure("")
+			p.Host.OnRequest(func(string, sdk.FrameRequest) (jsontext.Value, error) {
+				return jsontext.Value(`{"type":"ack","queued":false}`), nil
+			})
 			got, err := p.Feature().Call(t.Context(), sdk.Call{Method: c.method, Mesh: "team", Identity: "k", Params: jsontext.Value(c.params)})
 			if err != nil || string(got) != c.result {
 				t.Errorf("result %s, %v; want %s", got, err, c.result)
 			}
-			notices := p.Host.Notices()
-			if len(notices) != 1 || string(notices[0].Frame) != c.frame || notices[0].Mesh != "team" || notices[0].Identity != "k" {
-				t.Errorf("sent %s, want %s", notices, c.frame)
+			sent, others := p.Host.Notices(), p.Host.Requests()
+			if c.method == "visible" || c.method == "profile" { // the broker acks these (PROTOCOL 7.1)
+				sent, others = others, sent
+			}
+			if len(sent) != 1 || string(sent[0].Frame) != c.frame || sent[0].Mesh != "team" || sent[0].Identity != "k" || len(others) != 0 {
+				t.Errorf("sent %s and %s, want %s", sent, others, c.frame)
 			}
 		})
+	}
+}
+
+func TestARefusalReachesTheCaller(t *testing.T) {
+	p := plugintest.Start(t, (&peers{}).plugin()).MustConfigure("")
+	p.Host.OnRequest(func(string, sdk.FrameRequest) (jsontext.Value, error) {
+		return nil, sdk.Errorf(sdk.CodeConflict, "refused", "the broker says no")
+	})
+	for method, params := range map[string]string{"visible": `{"visible":false}`, "profile": `{"title":"x"}`} {
+		got, err := p.Feature().Call(t.Context(), sdk.Call{Method: method, Mesh: "team", Params: jsontext.Value(params)})
+		if !errors.Is(err, sdk.ErrConflict) {
+			t.Errorf("%s: got %s, %v", method, got, err)
+		}
 	}
 }
 
@@ -57,7 +76,7 @@ func TestBadCallsSendNothing(t *testing.T) {
 			t.Errorf("%s %s: got %v, want %s", c.method, c.params, err, c.reason)
 		}
 	}
-	if n := p.Host.Notices(); len(n) != 0 {
+	if n := append(p.Host.Notices(), p.Host.Requests()...); len(n) != 0 {
 		t.Errorf("sent %v", n)
 	}
 }

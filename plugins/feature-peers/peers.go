@@ -122,7 +122,7 @@ func (p *peers) status(ctx context.Context, call sdk.Call, in statusParams) (sta
 }
 
 func (p *peers) visible(ctx context.Context, call sdk.Call, in visibleParams) (visibleResult, error) {
-	return visibleResult{call.Mesh, in}, p.tell(ctx, call, struct {
+	return visibleResult{call.Mesh, in}, p.ask(ctx, call, struct {
 		Type string `json:"type"`
 		visibleParams
 	}{"set_visible", in})
@@ -133,7 +133,7 @@ func (p *peers) profile(ctx context.Context, call sdk.Call, in profileParams) (p
 		return profileResult{}, sdk.Errorf(sdk.CodeInvalid, "empty_profile", "nothing to set").
 			WithNext("Give at least one of -avatar, -title, -bio and -capabilities.")
 	}
-	return profileResult{call.Mesh, in}, p.tell(ctx, call, struct {
+	return profileResult{call.Mesh, in}, p.ask(ctx, call, struct {
 		Type string `json:"type"`
 		profileParams
 	}{"set_profile", in})
@@ -169,14 +169,33 @@ func groupName(name *string) error {
 	return nil
 }
 
-// tell sends a frame. None of them has a reply that says more than that it came.
+// tell sends a frame that the broker does not answer.
 func (p *peers) tell(ctx context.Context, call sdk.Call, frame any) error {
-	if err := call.NeedMesh(); err != nil {
-		return err
-	}
-	raw, err := json.Marshal(frame)
+	req, err := request(call, frame)
 	if err != nil {
 		return err
 	}
-	return p.host.Notify(ctx, sdk.FrameRequest{Mesh: call.Mesh, Identity: call.Identity, Frame: raw})
+	return p.host.Notify(ctx, req)
+}
+
+// ask sends a frame that the broker acks, so that a refusal reaches the caller.
+// While the mesh is not connected the host answers that it will tell it later.
+func (p *peers) ask(ctx context.Context, call sdk.Call, frame any) error {
+	req, err := request(call, frame)
+	if err != nil {
+		return err
+	}
+	_, err = p.host.Request(ctx, req)
+	return err
+}
+
+func request(call sdk.Call, frame any) (sdk.FrameRequest, error) {
+	if err := call.NeedMesh(); err != nil {
+		return sdk.FrameRequest{}, err
+	}
+	raw, err := json.Marshal(frame)
+	if err != nil {
+		return sdk.FrameRequest{}, err
+	}
+	return sdk.FrameRequest{Mesh: call.Mesh, Identity: call.Identity, Frame: raw}, nil
 }

@@ -129,6 +129,25 @@ func TestSetReadsBackAndPublishes(t *testing.T) {
 	}
 }
 
+// mute is a host that can't publish.
+type mute struct{ *plugintest.Host }
+
+func (mute) Emit(context.Context, string, jsontext.Value) error {
+	return sdk.Errorf(sdk.CodeUnavailable, "busy", "not now")
+}
+
+func TestSetIsNoErrorWhereOnlyTheEventFails(t *testing.T) {
+	m := &mesh{values: map[string]jsontext.Value{}, set: map[string]jsontext.Value{}}
+	host := plugintest.NewHost()
+	host.OnRequest(m.request)
+	host.OnNotify(m.notify)
+	p := plugintest.Start(t, (&state{}).plugin(), plugintest.WithHost(mute{host})).MustConfigure("")
+	got, err := call(t, p, "set", `{"key":"k","value":"v"}`)
+	if err != nil || !strings.Contains(got, `"value":"v"`) || !strings.Contains(p.Logs(), "not published") {
+		t.Errorf("got %s, %v; logged %s", got, err, p.Logs())
+	}
+}
+
 func TestSetThatDidNotTakeIsAnError(t *testing.T) {
 	for name, c := range map[string]struct {
 		values map[string]jsontext.Value

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/meshhost/meshhost/sdk"
 )
@@ -13,6 +14,7 @@ import (
 // lock.
 type state struct {
 	host sdk.Host
+	log  hclog.Logger
 }
 
 type noOptions struct{}
@@ -23,7 +25,7 @@ func (s *state) plugin() sdk.Plugin {
 		Version: sdk.Version,
 		Doc:     "the shared key-value state of a mesh",
 		Config: sdk.Configured(func(_ context.Context, _ noOptions, env sdk.Env) error {
-			s.host = env.Host
+			s.host, s.log = env.Host, env.Logger
 			return nil
 		}, nil),
 		Feature: &sdk.Feature{
@@ -106,7 +108,11 @@ func (s *state) set(ctx context.Context, call sdk.Call, p setParams) (entry, err
 			return entry{}, err
 		}
 		if same(e.Value, p.Value) {
-			return e, s.publish(ctx, e)
+			// The mesh tells a change to all but its author, so we do. The value is set, whatever becomes of the event.
+			if err := s.publish(ctx, e); err != nil {
+				s.log.Warn("the event state.change was not published", "key", e.Key, "error", err)
+			}
+			return e, nil
 		}
 	}
 	if e.absent() {

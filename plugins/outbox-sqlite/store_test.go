@@ -170,7 +170,8 @@ func TestNoHotStatementScansSortsOrMakesATemporaryTable(t *testing.T) {
 	for _, req := range []sdk.ListRequest{
 		{Limit: 10, States: []sdk.EntryState{sdk.StateDead}},
 		{Limit: 10, States: []sdk.EntryState{sdk.StatePending, sdk.StateWaiting}, Before: "9"},
-		{Limit: 10}, {Limit: 10, Mesh: "team", Target: "x"},
+		{Limit: 10},
+		{Limit: 10, Mesh: "team", Target: "x"},
 	} {
 		query, _, err := listQuery(req)
 		if err != nil {

@@ -14,8 +14,9 @@ import (
 
 // markSeen marks messages as seen and counts those that were not. Ids that are
 // not there are passed over: they may have been pruned meanwhile.
-func (s *store) markSeen(ctx context.Context, ids []string, w scope) (count int, err error) {
-	err = s.file.Write(ctx, func(conn *sqlite.Conn) error {
+func (s *store) markSeen(ctx context.Context, ids []string, w scope) (int, error) {
+	var count int
+	err := s.file.Write(ctx, func(conn *sqlite.Conn) error {
 		count = 0
 		for _, id := range ids {
 			n, err := arrivalOf(conn, id)
@@ -33,7 +34,10 @@ func (s *store) markSeen(ctx context.Context, ids []string, w scope) (count int,
 		}
 		return nil
 	})
-	return count, err
+	if err != nil {
+		return 0, err // the transaction may be running still: count is not ours to read
+	}
+	return count, nil
 }
 
 // remove deletes one message. That it was here is remembered: it does not come

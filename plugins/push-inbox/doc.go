@@ -3,7 +3,9 @@
 //
 // Handle writes a batch in one transaction and answers after it is on disk. A
 // push that shares a dedup key with an earlier one is acked and not stored
-// again, even if the earlier one has been deleted since. After the commit the
+// again, even if the earlier one has been deleted since. When max_messages are
+// there and none was seen, it answers unavailable and the host keeps what is new
+// until there is room. After the commit the
 // event inbox.stored tells who follows the list; it may be lost, the messages
 // are not.
 //

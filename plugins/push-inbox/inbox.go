@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -35,6 +36,8 @@ func validate(_ context.Context, o options) sdk.Diagnostics {
 type inbox struct {
 	*store
 	path  string
+	log   hclog.Logger
+	full  atomic.Bool // the last push that was new found no room
 	fresh chan string // the id of the newest message that nobody was told of; holds 1
 	halt  context.CancelFunc
 	done  sync.WaitGroup
@@ -69,6 +72,7 @@ func (b *inbox) configure(ctx context.Context, c options, env sdk.Env) error {
 		}
 		b.store, b.path = next, path
 	}
+	b.log = env.Logger
 	b.rest()
 	if old != nil {
 		if err := old.Close(); err != nil {
@@ -109,14 +113,31 @@ func (b *inbox) stop() error {
 	return nil
 }
 
-// Handle implements sdk.PushHandler.
+// Handle implements sdk.PushHandler. Where there is no room it answers
+// unavailable, which costs the pushes no attempt: they wait in the host for as
+// long as it takes. Those of the batch that did fit come again and are known.
 func (b *inbox) Handle(ctx context.Context, pushes []sdk.Push) ([]sdk.Outcome, error) {
-	outcomes, added, err := b.add(ctx, pushes)
+	added, refused, err := b.add(ctx, pushes)
 	if err != nil {
 		return nil, err
 	}
 	if len(added) > 0 {
 		b.announce(added[len(added)-1])
+	}
+	switch {
+	case refused > 0:
+		err := sdk.Errorf(sdk.CodeUnavailable, "inbox_full", "the inbox holds max_messages messages, all of them unread").
+			WithNext("Mark some as seen or delete them: meshhost inbox seen ID, meshhost inbox delete ID. Or raise max_messages.")
+		if !b.full.Swap(true) {
+			b.log.Warn("new messages wait in the host: "+err.Message, "next", err.Next)
+		}
+		return nil, err
+	case len(added) > 0 && b.full.Swap(false):
+		b.log.Info("the inbox has room again")
+	}
+	outcomes := make([]sdk.Outcome, len(pushes))
+	for i := range outcomes {
+		outcomes[i].Decision = sdk.Ack
 	}
 	return outcomes, nil
 }

@@ -229,16 +229,26 @@ func TestAFullInboxDropsTheOldestSeenAndNeverAnUnread(t *testing.T) {
 	b := start(t)
 	b.configure(3, "720h")
 	b.acked(push(1), push(2), push(3))
-	out := b.handle(push(2), push(4))
-	if out[0].Decision != sdk.Ack || out[1].Decision != sdk.Retry || out[1].Reason == "" || out[1].After <= 0 {
-		t.Fatalf("got %+v", out)
+	b.acked(push(2)) // known already: it needs no room
+	// Unavailable, so that the host counts no attempt and never gives them up.
+	var e *sdk.Error
+	if out, err := b.Handle(t.Context(), []sdk.Push{push(2), push(4)}); !errors.As(err, &e) || e.Code != sdk.CodeUnavailable || e.Next == "" {
+		t.Fatalf("got %+v, %v", out, err)
 	}
 	b.want(`{}`, "text 3", "text 2", "text 1")
 	if _, err := call[seenResult](b, "seen", `{"ids":["push-0002"]}`); err != nil {
 		t.Fatal(err)
 	}
-	b.acked(push(4))
+	// One finds room. Its batch as a whole comes again, and it is not stored twice.
+	if out, err := b.Handle(t.Context(), []sdk.Push{push(4), push(5)}); !errors.Is(err, sdk.ErrUnavailable) {
+		t.Fatalf("got %+v, %v", out, err)
+	}
 	b.want(`{}`, "text 4", "text 3", "text 1")
+	if _, err := call[seenResult](b, "seen", `{"ids":["push-0001"]}`); err != nil {
+		t.Fatal(err)
+	}
+	b.acked(push(4), push(5))
+	b.want(`{}`, "text 5", "text 4", "text 3")
 }
 
 func TestAnEventTellsThatMessagesWereStoredAndItsFailureHarmsNothing(t *testing.T) {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/sha256"
-	"fmt"
 	"time"
 	"unicode/utf8"
 
@@ -73,11 +72,13 @@ func keysOf(p *sdk.Push) []key {
 	return keys
 }
 
-// add stores pushes in one transaction. It returns an outcome for each and the
-// ids of those that are new.
-func (s *store) add(ctx context.Context, pushes []sdk.Push) (outcomes []sdk.Outcome, added []string, err error) {
-	err = s.file.Write(ctx, func(conn *sqlite.Conn) error {
-		outcomes, added = make([]sdk.Outcome, len(pushes)), nil
+// add stores pushes in one transaction. It returns the ids of those that are new
+// and how many found no room; all others are stored, now or before.
+func (s *store) add(ctx context.Context, pushes []sdk.Push) ([]string, int, error) {
+	var added []string
+	var refused int
+	err := s.file.Write(ctx, func(conn *sqlite.Conn) error {
+		added, refused = nil, 0
 		if over := s.count + int64(len(pushes)) - s.max; over > 0 {
 			if err := s.makeRoom(conn, over); err != nil {
 				return err
@@ -88,18 +89,19 @@ func (s *store) add(ctx context.Context, pushes []sdk.Push) (outcomes []sdk.Outc
 			if err != nil {
 				return err
 			}
-			outcomes[i] = sdk.Outcome{Decision: sdk.Ack}
 			switch stored {
 			case pushStored:
 				added = append(added, pushes[i].ID)
 			case pushRefused:
-				outcomes[i] = sdk.Outcome{Decision: sdk.Retry, After: time.Minute, Reason: fmt.Sprintf(
-					"the inbox holds %d unread messages, which is max_messages; mark some seen or delete them", s.count)}
+				refused++
 			}
 		}
 		return nil
 	})
-	return outcomes, added, err
+	if err != nil {
+		return nil, 0, err // the transaction may be running still: its results are not ours to read
+	}
+	return added, refused, nil
 }
 
 type pushResult int

@@ -19,10 +19,9 @@ const (
 	// LogLevelEnv is the environment variable that carries the level of a
 	// plugin's own log, a word of hclog.
 	LogLevelEnv = wire.LogLevelEnv
-	// CookieKey and CookieValue are the variable that tells a plugin that a host
-	// started it.
-	CookieKey   = wire.CookieKey
-	CookieValue = wire.CookieValue
+	// CookieKey is the environment variable that tells a plugin that a host started
+	// it.
+	CookieKey = wire.CookieKey
 )
 
 // Handshake is what host and plugin must agree on before the first call.

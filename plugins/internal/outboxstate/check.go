@@ -49,8 +49,12 @@ func checkEntry(e *sdk.Entry) error {
 		return fmt.Errorf("entry must be set")
 	}
 	for _, f := range []struct{ name, value string }{
-		{"id", e.ID}, {"client_message_id", e.ClientMessageID}, {"mesh", e.Mesh},
-		{"sender", e.Sender}, {"lane", e.Lane}, {"target", e.Target},
+		{"id", e.ID},
+		{"client_message_id", e.ClientMessageID},
+		{"mesh", e.Mesh},
+		{"sender", e.Sender},
+		{"lane", e.Lane},
+		{"target", e.Target},
 	} {
 		if f.value == "" {
 			return fmt.Errorf("%s must be set", f.name)

@@ -79,9 +79,6 @@ func Open(ctx context.Context, spec Spec) (*File, error) {
 	return f, nil
 }
 
-// Path is the file's path as it was given.
-func (f *File) Path() string { return f.spec.Path }
-
 // Read runs fn on a read-only connection within one snapshot. It stops early
 // when ctx ends.
 func (f *File) Read(ctx context.Context, fn func(conn *sqlite.Conn) error) error {

@@ -21,7 +21,8 @@ type job struct {
 // after the commit is on disk. fn runs on the writing goroutine, perhaps twice:
 // it must set its results anew each time, and an error of it undoes all that it
 // did. After any error the outcome is unknown to the caller. When ctx ends
-// while fn is queued or running, Write returns but the commit may still happen.
+// while fn is queued or running, Write returns but the commit may still happen:
+// what fn sets may be read only after Write returned nil.
 func (f *File) Write(ctx context.Context, fn func(conn *sqlite.Conn) error) error {
 	j := &job{fn: fn, done: make(chan error, 1)}
 	select {

@@ -299,24 +299,22 @@ type DescribeResponse struct {
 	Protocol int32 `protobuf:"varint,5,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	// Required. What the plugin is; at least one, none twice.
 	Kinds []Kind `protobuf:"varint,6,rep,packed,name=kinds,proto3,enum=meshhost.plugin.lifecycle.v1.Kind" json:"kinds,omitempty"`
-	// Optional. Switches of behaviour; none is defined yet.
-	Features []string `protobuf:"bytes,7,rep,name=features,proto3" json:"features,omitempty"`
 	// Optional. For an outbox: it keeps its promise over kill -9 and power loss.
-	Durable bool `protobuf:"varint,8,opt,name=durable,proto3" json:"durable,omitempty"`
+	Durable bool `protobuf:"varint,7,opt,name=durable,proto3" json:"durable,omitempty"`
 	// Optional. The options of the config block; absent: there are none.
-	Schema *Schema `protobuf:"bytes,9,opt,name=schema,proto3" json:"schema,omitempty"`
+	Schema *Schema `protobuf:"bytes,8,opt,name=schema,proto3" json:"schema,omitempty"`
 	// Optional. The pushes that a push handler gets; empty: all.
-	Wants []*Want `protobuf:"bytes,10,rep,name=wants,proto3" json:"wants,omitempty"`
+	Wants []*Want `protobuf:"bytes,9,rep,name=wants,proto3" json:"wants,omitempty"`
 	// Optional. The methods of a feature.
-	Methods []*Method `protobuf:"bytes,11,rep,name=methods,proto3" json:"methods,omitempty"`
+	Methods []*Method `protobuf:"bytes,10,rep,name=methods,proto3" json:"methods,omitempty"`
 	// Optional. The method that the bare verb calls; one of methods.
-	DefaultMethod string `protobuf:"bytes,12,opt,name=default_method,json=defaultMethod,proto3" json:"default_method,omitempty"`
+	DefaultMethod string `protobuf:"bytes,11,opt,name=default_method,json=defaultMethod,proto3" json:"default_method,omitempty"`
 	// Optional. Frame types that a feature sends through the host.
-	Frames []string `protobuf:"bytes,13,rep,name=frames,proto3" json:"frames,omitempty"`
+	Frames []string `protobuf:"bytes,12,rep,name=frames,proto3" json:"frames,omitempty"`
 	// Optional. Types of unsolicited frames that a feature gets by OnFrame.
-	Watches []string `protobuf:"bytes,14,rep,name=watches,proto3" json:"watches,omitempty"`
+	Watches []string `protobuf:"bytes,13,rep,name=watches,proto3" json:"watches,omitempty"`
 	// Optional. True if the feature wants OnConnect.
-	OnConnect     bool `protobuf:"varint,15,opt,name=on_connect,json=onConnect,proto3" json:"on_connect,omitempty"`
+	OnConnect     bool `protobuf:"varint,14,opt,name=on_connect,json=onConnect,proto3" json:"on_connect,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -389,13 +387,6 @@ func (x *DescribeResponse) GetProtocol() int32 {
 func (x *DescribeResponse) GetKinds() []Kind {
 	if x != nil {
 		return x.Kinds
-	}
-	return nil
-}
-
-func (x *DescribeResponse) GetFeatures() []string {
-	if x != nil {
-		return x.Features
 	}
 	return nil
 }
@@ -1434,7 +1425,7 @@ var File_meshhost_plugin_lifecycle_v1_lifecycle_proto protoreflect.FileDescripto
 const file_meshhost_plugin_lifecycle_v1_lifecycle_proto_rawDesc = "" +
 	"\n" +
 	",meshhost/plugin/lifecycle/v1/lifecycle.proto\x12\x1cmeshhost.plugin.lifecycle.v1\"\x11\n" +
-	"\x0fDescribeRequest\"\xaf\x04\n" +
+	"\x0fDescribeRequest\"\x93\x04\n" +
 	"\x10DescribeResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x10\n" +
@@ -1442,18 +1433,17 @@ const file_meshhost_plugin_lifecycle_v1_lifecycle_proto_rawDesc = "" +
 	"\vsdk_version\x18\x04 \x01(\tR\n" +
 	"sdkVersion\x12\x1a\n" +
 	"\bprotocol\x18\x05 \x01(\x05R\bprotocol\x128\n" +
-	"\x05kinds\x18\x06 \x03(\x0e2\".meshhost.plugin.lifecycle.v1.KindR\x05kinds\x12\x1a\n" +
-	"\bfeatures\x18\a \x03(\tR\bfeatures\x12\x18\n" +
-	"\adurable\x18\b \x01(\bR\adurable\x12<\n" +
-	"\x06schema\x18\t \x01(\v2$.meshhost.plugin.lifecycle.v1.SchemaR\x06schema\x128\n" +
-	"\x05wants\x18\n" +
-	" \x03(\v2\".meshhost.plugin.lifecycle.v1.WantR\x05wants\x12>\n" +
-	"\amethods\x18\v \x03(\v2$.meshhost.plugin.lifecycle.v1.MethodR\amethods\x12%\n" +
-	"\x0edefault_method\x18\f \x01(\tR\rdefaultMethod\x12\x16\n" +
-	"\x06frames\x18\r \x03(\tR\x06frames\x12\x18\n" +
-	"\awatches\x18\x0e \x03(\tR\awatches\x12\x1d\n" +
+	"\x05kinds\x18\x06 \x03(\x0e2\".meshhost.plugin.lifecycle.v1.KindR\x05kinds\x12\x18\n" +
+	"\adurable\x18\a \x01(\bR\adurable\x12<\n" +
+	"\x06schema\x18\b \x01(\v2$.meshhost.plugin.lifecycle.v1.SchemaR\x06schema\x128\n" +
+	"\x05wants\x18\t \x03(\v2\".meshhost.plugin.lifecycle.v1.WantR\x05wants\x12>\n" +
+	"\amethods\x18\n" +
+	" \x03(\v2$.meshhost.plugin.lifecycle.v1.MethodR\amethods\x12%\n" +
+	"\x0edefault_method\x18\v \x01(\tR\rdefaultMethod\x12\x16\n" +
+	"\x06frames\x18\f \x03(\tR\x06frames\x12\x18\n" +
+	"\awatches\x18\r \x03(\tR\awatches\x12\x1d\n" +
 	"\n" +
-	"on_connect\x18\x0f \x01(\bR\tonConnect\"\x8e\x01\n" +
+	"on_connect\x18\x0e \x01(\bR\tonConnect\"\x8e\x01\n" +
 	"\x06Schema\x12G\n" +
 	"\n" +
 	"attributes\x18\x01 \x03(\v2'.meshhost.plugin.lifecycle.v1.AttributeR\n" +

@@ -34,7 +34,8 @@ type PushServiceClient interface {
 	// Handle takes a batch and answers one outcome for each push, in order. It
 	// comes after Configure, for other senders concurrently; pushes of one sender
 	// to one recipient come in order. After a crash the same pushes come again. An
-	// error of the call retries the whole batch.
+	// error of the call retries its pushes and costs each an attempt, as retry
+	// does; the code unavailable costs none.
 	Handle(ctx context.Context, in *HandleRequest, opts ...grpc.CallOption) (*HandleResponse, error)
 }
 
@@ -65,7 +66,8 @@ type PushServiceServer interface {
 	// Handle takes a batch and answers one outcome for each push, in order. It
 	// comes after Configure, for other senders concurrently; pushes of one sender
 	// to one recipient come in order. After a crash the same pushes come again. An
-	// error of the call retries the whole batch.
+	// error of the call retries its pushes and costs each an attempt, as retry
+	// does; the code unavailable costs none.
 	Handle(context.Context, *HandleRequest) (*HandleResponse, error)
 	mustEmbedUnimplementedPushServiceServer()
 }

@@ -1,0 +1,126 @@
+package outbound
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/meshhost/meshhost/host/identity"
+	"github.com/meshhost/meshhost/sdk"
+)
+
+// quickStore gives every op its result and keeps nothing but what Prev needs:
+// what is measured is this package.
+type quickStore struct {
+	*store
+	mu    sync.Mutex
+	seq   int64
+	tails map[string]int64
+	live  map[string]string // id to target
+	rows  map[string]int    // live ones of a target
+}
+
+func (s *quickStore) Apply(_ context.Context, ops []sdk.Op) ([]sdk.OpResult, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]sdk.OpResult, len(ops))
+	for i := range ops {
+		if e := ops[i].Entry; e != nil {
+			s.seq++
+			out[i] = sdk.OpResult{Code: sdk.OpStored, ID: e.ID, Seq: s.seq, State: sdk.StatePending}
+			if s.rows[e.Target] > 0 {
+				out[i].Prev = s.tails[e.Target]
+			}
+			s.live[e.ID], s.tails[e.Target] = e.Target, s.seq
+			s.rows[e.Target]++
+			continue
+		}
+		s.rows[s.live[ops[i].ID]]--
+		delete(s.live, ops[i].ID)
+		out[i] = sdk.OpResult{Code: sdk.OpApplied, ID: ops[i].ID}
+	}
+	return out, nil
+}
+
+func (s *quickStore) Fetch(context.Context, sdk.FetchRequest) (sdk.FetchResult, error) {
+	return sdk.FetchResult{NextDue: -1}, nil
+}
+
+// quickLink acks from a goroutine of its own, as a connection's reader does.
+type quickLink struct{ acks chan func(Outcome) }
+
+func (l quickLink) Send(_ Message, done func(Outcome)) { l.acks <- done }
+func (quickLink) Ready() bool                          { return true }
+func (quickLink) Delivered(context.Context, string) (bool, time.Time, error) {
+	return false, time.Time{}, nil
+}
+
+// From Accept by 64 callers to settled, 64 targets, without a plugin's process
+// and a socket: what this package costs of both.
+func BenchmarkAcceptSendSettle(b *testing.B) {
+	key, err := identity.Generate()
+	if err != nil {
+		b.Fatal(err)
+	}
+	names := &peers{keys: map[string]string{}}
+	for i := range 64 {
+		k, err := identity.Generate()
+		if err != nil {
+			b.Fatal(err)
+		}
+		names.keys[fmt.Sprint(i)] = k.Public().String()
+	}
+	s := &quickStore{store: newStore(), tails: map[string]int64{}, live: map[string]string{}, rows: map[string]int{}}
+	link := quickLink{make(chan func(Outcome), maxInflight)}
+	settled := make(chan struct{}, 1024)
+	out, err := New(Options{
+		Meshes:   []Mesh{{Name: "team", Key: key, Link: link, Outbox: "box"}},
+		Outboxes: map[string]Backend{"box": {Outbox: s, Durable: func() bool { return true }}},
+		Owner:    "me", Incarnation: "1", Names: names, Logger: hclog.NewNullLogger(),
+		Publish: func(string, string, any) { settled <- struct{}{} }, Relist: func(string) {},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for done := range link.acks {
+			done(Outcome{Verdict: Accepted, MessageID: "m"})
+		}
+	})
+	out.Start(context.Background())
+	out.Online("team", true, true)
+	// Until the lane has its lease, what is stored is left to Fetch.
+	for s.store.count("acquire") == 0 {
+		runtime.Gosched()
+	}
+	if ok, err := out.meshes["team"].lane.askFreeze(context.Background(), &sdk.Entry{ID: "none"}); !ok || err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for g := range 64 {
+		wg.Go(func() {
+			to := fmt.Sprint(g)
+			for i := g; i < b.N; i += 64 {
+				if _, err := out.Accept(context.Background(), Request{To: to, Message: "two hundred bytes, more or less"}); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	for range b.N {
+		<-settled
+	}
+	b.StopTimer()
+	if err := out.Close(context.Background()); err != nil {
+		b.Error(err)
+	}
+	close(link.acks)
+	wg.Wait()
+}
