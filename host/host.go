@@ -27,8 +27,6 @@ import (
 )
 
 const (
-	// eventHistory is how many events a reader can ask for after the fact.
-	eventHistory = 1024
 	// closeTimeout is the one deadline for an orderly stop.
 	closeTimeout = 8 * time.Second
 	// requestsTimeout, wireTimeout and pluginTimeout are the most of it that
@@ -100,7 +98,7 @@ func blockOf(u *config.Use) string { return string(u.Kind) + "." + u.Name }
 // the plugins. On an error all is given back.
 func New(ctx context.Context, cfg *config.Config, opts settings) (_ *Host, err error) {
 	h := &Host{
-		cfg: cfg, opts: opts, logger: opts.logger, startedAt: time.Now(), bus: event.New(eventHistory),
+		cfg: cfg, opts: opts, logger: opts.logger, startedAt: time.Now(), bus: event.New(),
 		meshes: map[string]*mesh{}, pluginsChanged: make(chan struct{}, 1), metrics: newMetrics(), wired: make(chan struct{}),
 	}
 	defer func() {
@@ -298,7 +296,7 @@ func (h *Host) serve(ctx context.Context) (<-chan error, error) {
 			ended <- err
 		}
 	}()
-	h.logger.Info("ready", "socket", h.cfg.Control.Socket, "after", time.Since(h.startedAt).Round(time.Millisecond))
+	h.logger.Info("ready", "socket", h.cfg.Control.Socket, "after", time.Since(h.startedAt).Round(time.Millisecond).String())
 	if h.opts.served != nil {
 		h.opts.served()
 	}

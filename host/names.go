@@ -126,7 +126,7 @@ func (t targets) Resolve(ctx context.Context, mesh, to string) (outbound.Target,
 		if len(nobody.Suggestions) > 0 {
 			next = "Near to it: " + strings.Join(nobody.Suggestions, ", ") + ". " + next
 		}
-		return outbound.Target{}, sdk.Errorf(sdk.CodeNotFound, "peer_not_found", "%v", nobody).WithNext(next)
+		return outbound.Target{}, sdk.Errorf(sdk.CodeNotFound, "route_failed", "%v", nobody).WithNext(next)
 	case errors.As(err, &ourselves):
 		return outbound.Target{}, sdk.Errorf(sdk.CodeInvalid, "own_key", "%v", ourselves).WithNext("meshhost peer list shows the others.")
 	case err != nil:

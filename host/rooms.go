@@ -3,12 +3,16 @@ package host
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/meshhost/meshhost/host/broker"
 	"github.com/meshhost/meshhost/host/control"
+	"github.com/meshhost/meshhost/host/link"
 	"github.com/meshhost/meshhost/host/outbound"
 	"github.com/meshhost/meshhost/host/plugin"
 	"github.com/meshhost/meshhost/host/roster"
@@ -46,7 +50,7 @@ func (r rooms) sendError(rep outbound.Reply, err error) error {
 		out := &control.Ambiguous{Target: several.To}
 		for _, c := range several.Candidates {
 			out.Candidates = append(out.Candidates, control.Candidate{
-				Mesh: several.Mesh, PubKey: c.Key, MemberPubKey: c.MemberKey, DisplayName: c.Name,
+				Mesh: several.Mesh, PubKey: c.Key, MemberPubKey: c.MemberKey, DisplayName: c.Name, Role: c.Role,
 			})
 		}
 		return out
@@ -84,9 +88,26 @@ func (r rooms) Cancel(ctx context.Context, id string) error {
 	return err
 }
 
-// Wait is control.Outbox.
+// Wait is control.Outbox. Nobody waits for a mesh that refused this member for
+// good.
 func (r rooms) Wait(ctx context.Context, id string, state sdk.EntryState) (*sdk.Entry, error) {
+	if err := r.refused(ctx, id); err != nil {
+		return nil, err
+	}
 	return r.h.outbound.Wait(ctx, id, state)
+}
+
+// refused is the broker's rejection of the member that a live message leaves as.
+func (r rooms) refused(ctx context.Context, id string) error {
+	suspended := func(m *mesh) bool { return m != nil && m.broker.Member().State().Phase == link.Suspended }
+	if !slices.ContainsFunc(slices.Collect(maps.Values(r.h.meshes)), suspended) {
+		return nil
+	}
+	e, err := r.h.outbound.Get(ctx, id)
+	if err != nil || !e.State.Live() || !suspended(r.h.meshes[e.Mesh]) {
+		return nil // Wait says what is wrong with the id
+	}
+	return r.h.meshes[e.Mesh].frameError(broker.ErrNotConnected)
 }
 
 // Peers is control.Peers: one mesh, or all of them.

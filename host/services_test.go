@@ -76,7 +76,7 @@ func sendAsPlugin(t *testing.T, s *site, a, b *running) {
 	} else if c, _ := code(err); c != sdk.CodeConflict {
 		t.Errorf("one id for two messages: %v", err)
 	}
-	for to, want := range map[string]string{s.seed.Members[0].PublicKey: "own_key", "nobody": "peer_not_found"} {
+	for to, want := range map[string]string{s.seed.Members[0].PublicKey: "own_key", "nobody": "route_failed"} {
 		_, err := svc.Send(t.Context(), caller, sdk.SendRequest{To: to, Message: "m"})
 		if _, reason := code(err); reason != want {
 			t.Errorf("to %s: %v", to, err)

@@ -29,7 +29,7 @@ type fakeHost struct {
 }
 
 func newFakeHost() *fakeHost {
-	h := &fakeHost{bus: event.New(16), messages: 2}
+	h := &fakeHost{bus: event.New(), messages: 2}
 	h.changed = sync.NewCond(&h.mu)
 	return h
 }

@@ -12,7 +12,7 @@ import (
 
 // Config is a whole configuration without mistakes. All paths are absolute.
 type Config struct {
-	// DataDir holds everything that the host keeps; see [DefaultDataDir].
+	// DataDir holds everything that the host keeps; a directory of the user's own where nothing is said.
 	DataDir string
 	// PluginDir is where plugin binaries lie; default: "plugins" beside the executable.
 	PluginDir string

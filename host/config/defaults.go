@@ -7,10 +7,10 @@ import (
 	"path/filepath"
 )
 
-// DefaultDataDir is data_dir where the configuration has none: $XDG_STATE_HOME/meshhost, else ~/.local/state/meshhost; without $HOME,
+// defaultDataDir is data_dir where the configuration has none: $XDG_STATE_HOME/meshhost, else ~/.local/state/meshhost; without $HOME,
 // ~ is what the user database says.
 // An XDG variable counts only if it is absolute, as its specification says.
-func DefaultDataDir() (string, error) {
+func defaultDataDir() (string, error) {
 	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, "meshhost"), nil
 	}
@@ -34,7 +34,7 @@ func DefaultSocket() (string, error) {
 	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, "meshhost", "meshhost.sock"), nil
 	}
-	dir, err := DefaultDataDir()
+	dir, err := defaultDataDir()
 	if err != nil {
 		return "", err
 	}

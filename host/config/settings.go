@@ -57,7 +57,7 @@ func (r *report) dataDir(t *top) string {
 			return path
 		}
 	}
-	path, err := DefaultDataDir()
+	path, err := defaultDataDir()
 	if err != nil {
 		r.file(r.src.names[0], err.Error(), `Set HOME, or write data_dir = "PATH".`)
 		return ""

@@ -27,7 +27,7 @@ func benchSend(b *testing.B, clients int) {
 	f := &fake{send: func(r SendRequest) (SendReply, error) {
 		return SendReply{ID: "018f", ClientMessageID: "018f", Status: StatusQueued, Durable: true, Resolved: Resolved{Target: r.To, From: "live"}}, nil
 	}}
-	bus := event.New(1)
+	bus := event.New()
 	defer bus.Close()
 	s, err := New(Options{Outbound: f, Outbox: f, Peers: f, Features: f, Plugins: f, Overview: f, Events: bus, Metrics: prometheus.NewRegistry()})
 	if err != nil {

@@ -114,7 +114,7 @@ func (q *quiet) SetWriteDeadline(time.Time) error { return nil }
 
 func TestKeepaliveEvery15Seconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		bus := event.New(1)
+		bus := event.New()
 		s := &Server{opts: Options{Events: bus}, readers: make(chan struct{}, 1), stopping: make(chan struct{})}
 		q := &quiet{httptest.NewRecorder(), make(chan string)}
 		ctx, cancel := context.WithCancel(t.Context())

@@ -72,7 +72,7 @@ type testServer struct {
 func start(t *testing.T, f *fake) *testServer {
 	t.Helper()
 	f.t = t
-	bus := event.New(16)
+	bus := event.New()
 	reg := prometheus.NewRegistry()
 	c := prometheus.NewCounter(prometheus.CounterOpts{Name: "meshhost_test_total", Help: "For the test."})
 	c.Add(3)

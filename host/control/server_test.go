@@ -111,7 +111,8 @@ func TestRoutesAnswer(t *testing.T) {
 		{"version", fake{}, "GET", "/v1/version", "", 200, `{"daemon_version":"1.2.3","ipc_api":"v1","schema_version":1}`},
 		{"health", fake{status: status}, "GET", "/v1/health", "", 200, `{"ok":true,"brokers":{"team":"open","lab":"reconnecting"}}`},
 		{
-			"health of a rejected mesh", fake{status: Status{Meshes: []MeshStatus{{Name: "team", State: MeshRejected}}}},
+			"health of a rejected mesh",
+			fake{status: Status{Meshes: []MeshStatus{{Name: "team", State: MeshRejected}}}},
 			"GET", "/v1/health", "", 200, `{"ok":true,"brokers":{"team":"closed"}}`,
 		},
 		{"status", fake{status: status}, "GET", "/v1/status", "", 200, `{"version":"1.2.3","meshes":[{"name":"team","state":"open"},{"name":"lab","state":"reconnecting"}]}`},

@@ -18,7 +18,6 @@ type Subscription struct {
 	// Guarded by the bus's mutex.
 	last uint64 // Seq of the last event put into c
 	gap  bool   // events were lost since then, and their marker is in c
-	lost uint64
 }
 
 // offer hands ev over if there is room. The marker of a gap goes in at its beginning, into the slot kept free for it, so a
@@ -29,20 +28,12 @@ func (s *Subscription) offer(ev Event) {
 		s.last, s.gap = ev.Seq, false
 		return
 	}
-	s.lost++
 	if s.gap {
 		return
 	}
 	s.gap = true
 	data := append([]byte(`{"after":`), strconv.FormatUint(s.last, 10)...)
 	s.c <- Event{Seq: ev.Seq, At: ev.At, Kind: KindDropped, Data: jsontext.Value(append(data, '}'))}
-}
-
-// Lost returns how many events the subscription has lost so far because its buffer was full.
-func (s *Subscription) Lost() uint64 {
-	s.bus.mu.Lock()
-	defer s.bus.mu.Unlock()
-	return s.lost
 }
 
 // Close ends the subscription and closes C. It may be called more than once.

@@ -3,7 +3,6 @@ package outbound
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -96,11 +95,18 @@ func BenchmarkAcceptSendSettle(b *testing.B) {
 	out.Start(context.Background())
 	out.Online("team", true, true)
 	// Until the lane has its lease, what is stored is left to Fetch.
-	for s.store.count("acquire") == 0 {
-		runtime.Gosched()
-	}
-	if ok, err := out.meshes["team"].lane.askFreeze(context.Background(), &sdk.Entry{ID: "none"}); !ok || err != nil {
-		b.Fatal(err)
+	for ready := false; !ready; {
+		if _, err := out.Accept(context.Background(), Request{To: "@warm", Message: "x"}); err != nil {
+			b.Fatal(err)
+		}
+		select {
+		case <-settled:
+			ready = true
+		case <-time.After(10 * time.Millisecond):
+			s.mu.Lock()
+			clear(s.rows)
+			s.mu.Unlock()
+		}
 	}
 	b.ReportAllocs()
 	b.ResetTimer()

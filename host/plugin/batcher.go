@@ -2,7 +2,6 @@ package plugin
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -38,7 +37,7 @@ type Batcher[Req, Res any] struct {
 
 	mu     sync.Mutex
 	wake   sync.Cond // a lane waits here for work
-	queue  []item[Req, Res]
+	queue  []*ride[Req, Res]
 	closed bool
 
 	ctx    context.Context // of the calls
@@ -46,20 +45,14 @@ type Batcher[Req, Res any] struct {
 	lanes  sync.WaitGroup
 }
 
-// item is one request of a ride.
-type item[Req, Res any] struct {
-	req   Req
-	index int
-	ride  *ride[Res]
-}
+// ride is one request and what became of it.
+type ride[Req, Res any] struct {
+	req  Req
+	gone atomic.Bool // the caller left: a request not yet taken is dropped
 
-// ride is one Do or DoAll: its results and who waits for them.
-type ride[Res any] struct {
-	results []Res
-	left    atomic.Int64
-	err     atomic.Pointer[error]
-	gone    atomic.Bool // the caller left: items not yet taken are dropped
-	done    chan struct{}
+	res  Res
+	err  error
+	done chan struct{} // closed when res and err are set
 }
 
 // NewBatcher starts the lanes; Close ends them. call gets 1 to MaxItems
@@ -87,72 +80,33 @@ func NewBatcher[Req, Res any](opts BatchOptions[Req], call func(ctx context.Cont
 // Do puts one request into the next batch and waits for its result. When ctx
 // ends only the waiting ends: a request that was taken may still take effect.
 func (b *Batcher[Req, Res]) Do(ctx context.Context, req Req) (Res, error) {
-	var zero Res
-	r := &ride[Res]{results: make([]Res, 1), done: make(chan struct{})}
-	r.left.Store(1)
-	if err := b.add(r, req); err != nil {
+	r := &ride[Req, Res]{req: req, done: make(chan struct{})}
+	if err := b.add(r); err != nil {
+		var zero Res
 		return zero, err
 	}
-	if err := r.wait(ctx); err != nil {
-		return zero, err
+	select {
+	case <-r.done:
+		return r.res, r.err
+	case <-ctx.Done():
+		r.gone.Store(true)
+		var zero Res
+		return zero, ctx.Err()
 	}
-	return r.results[0], nil
 }
 
-// DoAll is Do for several requests that may ride together, results in order.
-// They may be spread over batches; an error of any batch is the error of all.
-func (b *Batcher[Req, Res]) DoAll(ctx context.Context, reqs []Req) ([]Res, error) {
-	if len(reqs) == 0 {
-		return nil, nil
-	}
-	r := &ride[Res]{results: make([]Res, len(reqs)), done: make(chan struct{})}
-	r.left.Store(int64(len(reqs)))
-	if err := b.add(r, reqs...); err != nil {
-		return nil, err
-	}
-	if err := r.wait(ctx); err != nil {
-		return nil, err
-	}
-	return r.results, nil
-}
-
-func (b *Batcher[Req, Res]) add(r *ride[Res], reqs ...Req) error {
+func (b *Batcher[Req, Res]) add(r *ride[Req, Res]) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
 		return sdk.Errorf(sdk.CodeUnavailable, "closed", "the daemon is stopping")
 	}
-	if len(b.queue)+len(reqs) > b.opts.MaxWaiting {
+	if len(b.queue) >= b.opts.MaxWaiting {
 		return sdk.Errorf(sdk.CodeFull, "too_many_waiting", "%d requests are waiting already, at most %d may", len(b.queue), b.opts.MaxWaiting)
 	}
-	for i, req := range reqs {
-		b.queue = append(b.queue, item[Req, Res]{req, i, r})
-	}
+	b.queue = append(b.queue, r)
 	b.wake.Signal()
 	return nil
-}
-
-func (r *ride[Res]) wait(ctx context.Context) error {
-	select {
-	case <-r.done:
-	case <-ctx.Done():
-		r.gone.Store(true)
-		return ctx.Err()
-	}
-	if err := r.err.Load(); err != nil {
-		return *err
-	}
-	return nil
-}
-
-// finish is called once per item.
-func (r *ride[Res]) finish(err error) {
-	if err != nil {
-		r.err.CompareAndSwap(nil, &err)
-	}
-	if r.left.Add(-1) == 0 {
-		close(r.done)
-	}
 }
 
 // Close refuses new requests, lets those that wait finish and returns when the
@@ -170,39 +124,38 @@ func (b *Batcher[Req, Res]) Close(ctx context.Context) {
 
 // lane takes batches until the batcher is closed and empty.
 func (b *Batcher[Req, Res]) lane() {
-	var items []item[Req, Res]
+	var rides []*ride[Req, Res]
 	var reqs []Req
 	for {
-		items = b.take(items[:0])
-		if items == nil {
+		rides = b.take(rides[:0])
+		if rides == nil {
 			return
 		}
-		if len(items) == 0 {
+		if len(rides) == 0 {
 			continue // all of them had left
 		}
 		reqs = reqs[:0]
-		for i := range items {
-			reqs = append(reqs, items[i].req)
+		for _, r := range rides {
+			reqs = append(reqs, r.req)
 		}
 		res, err := b.call(b.ctx, reqs)
-		if err == nil && len(res) != len(items) {
-			err = sdk.Errorf(sdk.CodeInternal, "bad_reply", "%d results for a batch of %d", len(res), len(items))
+		if err == nil && len(res) != len(rides) {
+			err = sdk.Errorf(sdk.CodeInternal, "bad_reply", "%d results for a batch of %d", len(res), len(rides))
 		}
-		for i := range items {
-			it := &items[i]
-			if err == nil {
-				it.ride.results[it.index] = res[i]
+		for i, r := range rides {
+			if r.err = err; err == nil {
+				r.res = res[i]
 			}
-			it.ride.finish(err)
+			close(r.done)
 		}
-		clear(items) // keep no request alive while idle
+		clear(rides) // keep no request alive while idle
 		clear(reqs)
 	}
 }
 
 // take waits for work and moves one batch of it to into; nil at the end. It may
 // be empty when every caller had left.
-func (b *Batcher[Req, Res]) take(into []item[Req, Res]) []item[Req, Res] {
+func (b *Batcher[Req, Res]) take(into []*ride[Req, Res]) []*ride[Req, Res] {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for len(b.queue) == 0 {
@@ -212,23 +165,22 @@ func (b *Batcher[Req, Res]) take(into []item[Req, Res]) []item[Req, Res] {
 		b.wake.Wait()
 	}
 	if into == nil {
-		into = make([]item[Req, Res], 0, 16)
+		into = make([]*ride[Req, Res], 0, 16)
 	}
 	n, bytes := 0, 0
 	for n < len(b.queue) && len(into) < b.opts.MaxItems {
-		it := b.queue[n]
-		if it.ride.gone.Load() {
+		r := b.queue[n]
+		if r.gone.Load() { // nobody waits for it
 			n++
-			it.ride.finish(fmt.Errorf("left before the batch: %w", context.Canceled))
 			continue
 		}
 		if b.opts.Size != nil {
-			bytes += b.opts.Size(it.req)
+			bytes += b.opts.Size(r.req)
 			if bytes > b.opts.MaxBytes && len(into) > 0 {
 				break
 			}
 		}
-		into = append(into, it)
+		into = append(into, r)
 		n++
 	}
 	rest := copy(b.queue, b.queue[n:])

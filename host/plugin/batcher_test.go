@@ -128,21 +128,29 @@ func TestBatcherEndOfACallersContextEndsItsWaitingOnly(t *testing.T) {
 
 func TestBatcherAnErrorIsEveryonesAndAWrongCountIsAnError(t *testing.T) {
 	boom := errors.New("boom")
-	answers := []func([]int) ([]int, error){
-		func([]int) ([]int, error) { return nil, boom },
-		func(b []int) ([]int, error) { return make([]int, len(b)+1), nil },
-	}
-	n := 0
-	b := NewBatcher(BatchOptions[int]{}, func(_ context.Context, batch []int) ([]int, error) {
-		n++
-		return answers[n-1](batch)
-	})
-	defer b.Close(context.Background())
-	if _, err := b.DoAll(context.Background(), []int{1, 2}); !errors.Is(err, boom) {
-		t.Fatalf("error is %v", err)
-	}
-	if _, err := b.DoAll(context.Background(), []int{1, 2}); !errors.Is(err, sdk.ErrInternal) {
-		t.Fatalf("three results for two items: %v", err)
+	for want, answer := range map[error]func([]int) ([]int, error){
+		boom:            func([]int) ([]int, error) { return nil, boom },
+		sdk.ErrInternal: func(b []int) ([]int, error) { return make([]int, len(b)+1), nil },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			enter := make(chan struct{})
+			b := NewBatcher(BatchOptions[int]{}, func(_ context.Context, batch []int) ([]int, error) {
+				<-enter
+				return answer(batch)
+			})
+			defer b.Close(context.Background())
+			var wg sync.WaitGroup
+			for i := range 3 { // one alone, two together
+				wg.Go(func() {
+					if _, err := b.Do(context.Background(), i); !errors.Is(err, want) {
+						t.Errorf("Do(%d): %v, want %v", i, err, want)
+					}
+				})
+				synctest.Wait()
+			}
+			close(enter)
+			wg.Wait()
+		})
 	}
 }
 
@@ -198,9 +206,15 @@ func TestBatcherLanesRunAtTheSameTime(t *testing.T) {
 		})
 		defer b.Close(context.Background())
 		begin := time.Now()
-		if _, err := b.DoAll(context.Background(), []int{1, 2, 3, 4, 5, 6}); err != nil {
-			t.Fatal(err)
+		var wg sync.WaitGroup
+		for i := range 6 {
+			wg.Go(func() {
+				if _, err := b.Do(context.Background(), i); err != nil {
+					t.Error(err)
+				}
+			})
 		}
+		wg.Wait()
 		if most.Load() != 3 || time.Since(begin) != 2*time.Second {
 			t.Fatalf("%d at once, %s", most.Load(), time.Since(begin))
 		}

@@ -56,6 +56,7 @@ func (f *fakeRun) configure(_ context.Context, s *Spec) error {
 	f.note("configure")
 	return f.confErr
 }
+
 func (f *fakeRun) health(ctx context.Context) error {
 	f.mu.Lock()
 	frozen := f.frozen

@@ -32,30 +32,39 @@ func (r *recorder) note(c Caller, format string, args ...any) error {
 	r.calls = append(r.calls, c.Space()+" "+fmt.Sprintf(format, args...))
 	return r.err
 }
+
 func (r *recorder) Request(_ context.Context, c Caller, q sdk.FrameRequest) (jsontext.Value, error) {
 	return jsontext.Value(`{"ok":true}`), r.note(c, "request %s", q.Frame)
 }
+
 func (r *recorder) Notify(_ context.Context, c Caller, q sdk.FrameRequest) error {
 	return r.note(c, "notify %s", q.Frame)
 }
+
 func (r *recorder) Send(_ context.Context, c Caller, q sdk.SendRequest) (sdk.SendReply, error) {
 	return sdk.SendReply{ID: "1"}, r.note(c, "send %s", q.To)
 }
+
 func (r *recorder) Peers(_ context.Context, c Caller, q sdk.PeersRequest) (sdk.PeerView, error) {
 	return sdk.PeerView{Warnings: []string{"w"}}, r.note(c, "peers %s", q.Mesh)
 }
+
 func (r *recorder) Emit(_ context.Context, c Caller, kind string, data jsontext.Value) error {
 	return r.note(c, "emit %s %s", kind, data)
 }
+
 func (r *recorder) StoreGet(_ context.Context, c Caller, key string) ([]byte, error) {
 	return []byte("v"), r.note(c, "get %s", key)
 }
+
 func (r *recorder) StorePut(_ context.Context, c Caller, key string, value []byte) error {
 	return r.note(c, "put %s %d", key, len(value))
 }
+
 func (r *recorder) StoreDelete(_ context.Context, c Caller, key string) error {
 	return r.note(c, "delete %s", key)
 }
+
 func (r *recorder) StoreList(_ context.Context, c Caller, prefix string) ([]string, error) {
 	return []string{"k"}, r.note(c, "list %s", prefix)
 }

@@ -44,6 +44,3 @@ func (r *restarts) ended(now time.Time, up time.Duration, jitter float64) (wait 
 	// Half fixed, half random: plugins that fell together don't rise together.
 	return wait/2 + time.Duration(jitter*float64(wait/2)), false
 }
-
-// forget starts from nothing, after a replacement.
-func (r *restarts) forget() { r.inRow, r.crashes = 0, nil }

@@ -9,8 +9,10 @@ func TestRestartIsImmediateThenDoublesWithJitterToItsBound(t *testing.T) {
 	r := restarts{Restart: Restart{Initial: 250 * time.Millisecond, Max: 30 * time.Second, Crashes: 0}}
 	now := time.Unix(0, 0)
 	ms := time.Millisecond
-	for i, want := range []time.Duration{0, 250 * ms, 500 * ms, time.Second, 2 * time.Second, 4 * time.Second,
-		8 * time.Second, 16 * time.Second, 30 * time.Second, 30 * time.Second} {
+	for i, want := range []time.Duration{
+		0, 250 * ms, 500 * ms, time.Second, 2 * time.Second, 4 * time.Second,
+		8 * time.Second, 16 * time.Second, 30 * time.Second, 30 * time.Second,
+	} {
 		low, q1 := (&restarts{Restart: r.Restart, inRow: r.inRow}).ended(now, 0, 0)
 		got, q2 := r.ended(now, 0, 0.999999999)
 		if q1 || q2 {

@@ -19,6 +19,7 @@ type Candidate struct {
 	Name      string `json:"name"`
 	Key       string `json:"pubkey"`
 	MemberKey string `json:"member_pubkey,omitzero"`
+	Role      string `json:"role,omitzero"` // empty: only announced, never listed
 	Online    bool   `json:"online"`
 }
 
@@ -54,7 +55,7 @@ func ambiguous(mesh, to string, rows []row) error {
 	for _, w := range rows {
 		if !seen[w.key] {
 			seen[w.key] = true
-			e.Candidates = append(e.Candidates, Candidate{Name: w.name, Key: w.key, MemberKey: w.member, Online: w.online})
+			e.Candidates = append(e.Candidates, Candidate{Name: w.name, Key: w.key, MemberKey: w.member, Role: w.role, Online: w.online})
 		}
 	}
 	slices.SortStableFunc(e.Candidates, func(a, b Candidate) int {

@@ -114,8 +114,8 @@ func TestAnAmbiguousNameListsItsCandidates(t *testing.T) {
 	_, err := r.Resolve(t.Context(), "m", "cat")
 	var ambiguous *AmbiguousError
 	want := []Candidate{
-		{Name: "cat", Key: key("c0c0c0c0c0"), MemberKey: key("c0c0c0c0c0"), Online: true},
-		{Name: "cat", Key: key("7171717171"), MemberKey: key("7070707070")},
+		{Name: "cat", Key: key("c0c0c0c0c0"), MemberKey: key("c0c0c0c0c0"), Role: sdk.RoleControlPlane, Online: true},
+		{Name: "cat", Key: key("7171717171"), MemberKey: key("7070707070"), Role: sdk.RoleSession},
 	}
 	if !errors.As(err, &ambiguous) || !slices.Equal(ambiguous.Candidates, want) {
 		t.Errorf("%v: %+v", err, ambiguous)

@@ -106,7 +106,7 @@ func (t *table) add(b testing.TB, f *figure) {
 		fmt.Fprintf(&s, " aim=%s met=%v", short(f.aim), f.met())
 	}
 	if f.reference != "" {
-		fmt.Fprintf(&s, " reference=%s", f.reference)
+		fmt.Fprintf(&s, " reference=%s", strings.ReplaceAll(f.reference, " ", "_"))
 	}
 	fmt.Println(s.String())
 }
