@@ -44,18 +44,33 @@ func TestAPresenceIsTheSumOfItsFrames(t *testing.T) {
 		want []string
 	}{
 		{"nothing", nil, nil},
-		{"the last summary", []string{`{"type":"set_summary","summary":"a"}`, `{"type":"set_summary","summary":"b"}`},
-			[]string{`{"type":"set_summary","summary":"b"}`}},
+		{
+			"the last summary",
+			[]string{`{"type":"set_summary","summary":"a"}`, `{"type":"set_summary","summary":"b"}`},
+			[]string{`{"type":"set_summary","summary":"b"}`},
+		},
 		{"an empty summary is a wish", []string{`{"type":"set_summary","summary":""}`}, []string{`{"type":"set_summary","summary":""}`}},
 		{"false is a wish", []string{`{"type":"set_visible","visible":false,"_reqId":"x"}`}, []string{`{"type":"set_visible","visible":false}`}},
-		{"profiles merge by field", []string{`{"type":"set_profile","title":"t","bio":"b"}`, `{"type":"set_profile","bio":"c","stranger":1}`},
-			[]string{`{"bio":"c","title":"t","type":"set_profile"}`}},
-		{"groups by name, the last role", []string{`{"type":"join_group","name":"z"}`, `{"type":"join_group","name":"a","role":"r"}`, `{"type":"join_group","name":"z","role":"lead"}`},
-			[]string{`{"type":"join_group","name":"a","role":"r"}`, `{"type":"join_group","name":"z","role":"lead"}`}},
-		{"a group that was left is left again", []string{`{"type":"join_group","name":"a"}`, `{"type":"leave_group","name":"a"}`},
-			[]string{`{"type":"leave_group","name":"a"}`}},
-		{"and joined again", []string{`{"type":"leave_group","name":"a"}`, `{"type":"join_group","name":"a"}`},
-			[]string{`{"type":"join_group","name":"a"}`}},
+		{
+			"profiles merge by field",
+			[]string{`{"type":"set_profile","title":"t","bio":"b"}`, `{"type":"set_profile","bio":"c","stranger":1}`},
+			[]string{`{"bio":"c","title":"t","type":"set_profile"}`},
+		},
+		{
+			"groups by name, the last role",
+			[]string{`{"type":"join_group","name":"z"}`, `{"type":"join_group","name":"a","role":"r"}`, `{"type":"join_group","name":"z","role":"lead"}`},
+			[]string{`{"type":"join_group","name":"a","role":"r"}`, `{"type":"join_group","name":"z","role":"lead"}`},
+		},
+		{
+			"a group that was left is left again",
+			[]string{`{"type":"join_group","name":"a"}`, `{"type":"leave_group","name":"a"}`},
+			[]string{`{"type":"leave_group","name":"a"}`},
+		},
+		{
+			"and joined again",
+			[]string{`{"type":"leave_group","name":"a"}`, `{"type":"join_group","name":"a"}`},
+			[]string{`{"type":"join_group","name":"a"}`},
+		},
 		{"all of it in order", []string{
 			`{"type":"set_visible","visible":true}`, `{"type":"set_status","status":"dnd"}`, `{"type":"set_summary","summary":"s"}`,
 			`{"type":"join_group","name":"g"}`, `{"type":"leave_group","name":"old"}`, `{"type":"set_profile","avatar":"A"}`,

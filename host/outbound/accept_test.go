@@ -115,7 +115,7 @@ func TestARepeatedClientMessageIDIsAnsweredByTheTable(t *testing.T) {
 				if !errors.As(err, &conflict) || conflict.Kind != "outbox_"+c.word+"_fingerprint_mismatch" || conflict.FingerprintPrefix != prefix || conflict.BrokerMessageID != "b7" {
 					t.Errorf("another text: %#v", err)
 				}
-				if n := len(h.store.rows); n != 1 {
+				if n := len(h.store.all()); n != 1 {
 					t.Errorf("%d rows, want 1", n)
 				}
 				if c.inflight {
@@ -153,15 +153,15 @@ func TestTwoAppendsOfOneClientMessageIDAtOnceStoreOneAndAnswerTheOtherByTheTable
 			var conflict *Conflict
 			if err := <-errs; errors.As(err, &conflict) {
 				conflicts++
-				if want := fmt.Sprintf("%x", h.store.rows[0].Fingerprint[:8]); conflict.FingerprintPrefix != want {
+				if want := fmt.Sprintf("%x", h.store.all()[0].Fingerprint[:8]); conflict.FingerprintPrefix != want {
 					t.Errorf("prefix %s, want the stored message's %s", conflict.FingerprintPrefix, want)
 				}
 			} else if err != nil {
 				t.Error(err)
 			}
 		}
-		if conflicts != 1 || len(h.store.rows) != 1 {
-			t.Errorf("%d conflicts and %d rows, want 1 and 1", conflicts, len(h.store.rows))
+		if conflicts != 1 || len(h.store.all()) != 1 {
+			t.Errorf("%d conflicts and %d rows, want 1 and 1", conflicts, len(h.store.all()))
 		}
 	})
 }
@@ -199,7 +199,7 @@ func TestWhatCanNotBeSentIsRefusedAtOnce(t *testing.T) {
 				if got := reason(err); got != c.reason || (err == nil) != (c.reason == "") {
 					t.Errorf("got %q (%v), want %q", got, err, c.reason)
 				}
-				if stored := len(h.store.rows) == 1; stored != (c.reason == "") {
+				if stored := len(h.store.all()) == 1; stored != (c.reason == "") {
 					t.Errorf("stored: %v", stored)
 				}
 			})
@@ -244,8 +244,8 @@ func TestALookUpThatGetsNoAnswerSaysThatNothingWasStored(t *testing.T) {
 		if _, err := h.out.Accept(t.Context(), Request{To: "ann", Message: "x"}); !errors.Is(err, sdk.ErrNotFound) {
 			t.Errorf("nobody of that name: %v", err)
 		}
-		if len(h.store.rows) != 0 {
-			t.Errorf("%d rows", len(h.store.rows))
+		if len(h.store.all()) != 0 {
+			t.Errorf("%d rows", len(h.store.all()))
 		}
 	})
 }

@@ -77,11 +77,22 @@ func BenchmarkAcceptSendSettle(b *testing.B) {
 	s := &quickStore{store: newStore(), tails: map[string]int64{}, live: map[string]string{}, rows: map[string]int{}}
 	link := quickLink{make(chan func(Outcome), maxInflight)}
 	settled := make(chan struct{}, 1024)
+	// The store has no Fetch: no queue may outgrow the lane's memory.
+	room := map[string]chan struct{}{}
+	for _, spec := range names.keys {
+		room[spec] = make(chan struct{}, maxQueueRows/2)
+	}
 	out, err := New(Options{
 		Meshes:   []Mesh{{Name: "team", Key: key, Link: link, Outbox: "box"}},
 		Outboxes: map[string]Backend{"box": {Outbox: s, Durable: func() bool { return true }}},
 		Owner:    "me", Incarnation: "1", Names: names, Logger: hclog.NewNullLogger(),
-		Publish: func(string, string, any) { settled <- struct{}{} }, Relist: func(string) {},
+		Publish: func(_, _ string, data any) {
+			if target := data.(*change).Target; target != "@warm" {
+				<-room[target]
+			}
+			settled <- struct{}{}
+		},
+		Relist: func(string) {},
 	})
 	if err != nil {
 		b.Fatal(err)
@@ -114,6 +125,7 @@ func BenchmarkAcceptSendSettle(b *testing.B) {
 		wg.Go(func() {
 			to := fmt.Sprint(g)
 			for i := g; i < b.N; i += 64 {
+				room[names.keys[to]] <- struct{}{}
 				if _, err := out.Accept(context.Background(), Request{To: to, Message: "two hundred bytes, more or less"}); err != nil {
 					b.Error(err)
 				}

@@ -85,6 +85,20 @@ func (f *fakeLink) answer(out Outcome) {
 	done(out)
 }
 
+// pending is how many attempts are held back.
+func (f *fakeLink) pending() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.held)
+}
+
+// reset is a new connection that answers by itself.
+func (f *fakeLink) reset() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.manual, f.script, f.held = false, nil, nil
+}
+
 func (f *fakeLink) setScript(s func(m Message, n int) Outcome) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

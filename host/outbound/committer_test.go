@@ -56,7 +56,7 @@ func TestWhileTheBackendIsDownSendersHearSoSoonAndNothingIsStoredLater(t *testin
 		h.out.OutboxReady("box")
 		synctest.Wait()
 		time.Sleep(time.Minute)
-		if n := len(h.store.rows); n != 0 {
+		if n := len(h.store.all()); n != 0 {
 			t.Errorf("%d messages were stored after their senders had heard that they are not", n)
 		}
 		if err := <-h.accept("3"); err != nil {
@@ -156,7 +156,7 @@ func TestAMessageBehindACallThatHangsIsTakenBackByItsSender(t *testing.T) {
 		h.store.set(nil, nil)
 		close(gate)
 		synctest.Wait()
-		if n := len(h.store.rows); n != 1 {
+		if n := len(h.store.all()); n != 1 {
 			t.Errorf("%d rows; only the one whose outcome is unknown may be stored", n)
 		}
 	})

@@ -79,7 +79,7 @@ func TestAKillAtAnyStepLosesNothingAndKeepsTheOrder(t *testing.T) {
 				synctest.Wait()
 				h.kill()
 				first := len(h.link.messages())
-				h.link.manual, h.link.script, h.link.held = false, nil, nil
+				h.link.reset()
 				h.start()
 				defer h.close()
 				h.out.PeersSeen("team", []string{h.names.keys["ann"]})
@@ -91,7 +91,7 @@ func TestAKillAtAnyStepLosesNothingAndKeepsTheOrder(t *testing.T) {
 				if s := fmt.Sprint(got); s != "["+c.offers+"]" {
 					t.Errorf("the second run wrote %s, want [%s]", s, c.offers)
 				}
-				for _, e := range h.store.rows {
+				for _, e := range h.store.all() {
 					if e.State != sdk.StateAccepted {
 						t.Errorf("%s is %q", e.ClientMessageID, e.State)
 					}
@@ -151,7 +151,7 @@ func (w *world) run(seed []int) []string {
 	time.Sleep(probeEvery + 2*time.Minute)
 	synctest.Wait()
 	faults := w.faults(w.may, w.loose)
-	for _, e := range w.store.rows {
+	for _, e := range w.store.all() {
 		if e.State != sdk.StateAccepted && e.State != sdk.StateCancelled {
 			faults = append(faults, fmt.Sprintf("%s to %.6s is %s at the end", e.ClientMessageID, e.Target, e.State))
 		}

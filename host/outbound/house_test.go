@@ -132,6 +132,13 @@ func (h *house) send(to, key string) string {
 	return rep.ID
 }
 
+// lists is how often the peers were asked for.
+func (h *house) lists() int {
+	h.store.mu.Lock()
+	defer h.store.mu.Unlock()
+	return h.relists
+}
+
 func (h *house) wantState(id string, want sdk.EntryState) {
 	h.t.Helper()
 	synctest.Wait()

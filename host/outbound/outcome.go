@@ -202,8 +202,11 @@ func changeOf(mesh string, s *settlement) *change {
 		kind  sdk.OpKind
 		state sdk.EntryState
 	}{
-		{sdk.OpAccepted, sdk.StateAccepted}, {sdk.OpWait, sdk.StateWaiting}, {sdk.OpDefer, sdk.StatePending},
-		{sdk.OpDie, sdk.StateDead}, {sdk.OpExpire, sdk.StateExpired},
+		{sdk.OpAccepted, sdk.StateAccepted},
+		{sdk.OpWait, sdk.StateWaiting},
+		{sdk.OpDefer, sdk.StatePending},
+		{sdk.OpDie, sdk.StateDead},
+		{sdk.OpExpire, sdk.StateExpired},
 	}
 	c := &change{
 		ID: s.r.msg.ID, ClientMessageID: s.r.msg.ClientMessageID, Target: s.r.msg.Target,

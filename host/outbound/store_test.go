@@ -399,6 +399,17 @@ func (s *store) Prune(ctx context.Context, req sdk.PruneRequest) (int, error) {
 	return n, nil
 }
 
+// all are copies of the rows, as they were appended.
+func (s *store) all() []*sdk.Entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*sdk.Entry, len(s.rows))
+	for i, e := range s.rows {
+		out[i] = copyOf(e, true)
+	}
+	return out
+}
+
 // state is a row's state, "" if there is none.
 func (s *store) state(id string) sdk.EntryState {
 	s.mu.Lock()

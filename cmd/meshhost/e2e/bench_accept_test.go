@@ -52,8 +52,10 @@ func (w *world) end(daemons ...*daemon) {
 
 // pids are the processes of a daemon with its broker.
 func (d *daemon) pids() map[string]int {
-	return map[string]int{"host": d.proc.pid(), "outbox": d.pluginPID("outbox", "sqlite"),
-		"inbox": d.pluginPID("push_handler", "inbox"), "broker": d.w.broker.pid()}
+	return map[string]int{
+		"host": d.proc.pid(), "outbox": d.pluginPID("outbox", "sqlite"),
+		"inbox": d.pluginPID("push_handler", "inbox"), "broker": d.w.broker.pid(),
+	}
 }
 
 // requests has one body for each target.
@@ -83,7 +85,8 @@ func acceptRun(b *testing.B, bin built, load acceptLoad, p50, p99, rate *figure)
 	requests := w.requests()
 	var mu sync.Mutex
 	ids := make(map[string]bool, load.n)
-	v := volley{sock: d.socket, path: "/v1/send", clients: load.clients,
+	v := volley{
+		sock: d.socket, path: "/v1/send", clients: load.clients,
 		body: func(c, i int) []byte { return requests[(c+i)%targets] },
 		took: func(_ int, body []byte) error {
 			mu.Lock()
@@ -93,7 +96,8 @@ func acceptRun(b *testing.B, bin built, load acceptLoad, p50, p99, rate *figure)
 			}
 			ids[clientID(body)] = true
 			return nil
-		}}
+		},
+	}
 	var a *audience
 	if load.live {
 		a = w.seats(1, targets)

@@ -81,8 +81,10 @@ func (d *daemon) enqueue(b testing.TB) {
 	b.Helper()
 	requests := d.w.requests()
 	for _, part := range []struct{ clients, n int }{{64, backlog - backlog%64}, {1, backlog % 64}} {
-		v := volley{sock: d.socket, path: "/v1/send", clients: part.clients, n: part.n,
-			body: func(c, i int) []byte { return requests[(c+i)%targets] }}
+		v := volley{
+			sock: d.socket, path: "/v1/send", clients: part.clients, n: part.n,
+			body: func(c, i int) []byte { return requests[(c+i)%targets] },
+		}
 		if _, err := v.fire(); err != nil {
 			b.Fatal(err)
 		}

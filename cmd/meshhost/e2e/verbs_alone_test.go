@@ -24,11 +24,31 @@ func TestUsageMistakesExitTwoOnStderr(t *testing.T) {
 	t.Parallel()
 	s, _ := alone(t, binaries(t))
 	for _, args := range [][]string{
-		{}, {"-frob"}, {"--frob"}, {"status", "-frob"}, {"peer", "frob"}, {"peer"}, {"outbox", "list", "x"}, {"plugin", "info"},
-		{"-dev", "-config", "x"}, {"-dev", "-socket", "x"}, {"-config"}, {"-dev", "stray"}, {"version", "x"}, {"validate", "a", "b"},
-		{"fmt", "-check", "-w"}, {"fmt", "-json"}, {"devbroker"}, {"devbroker", "-seed", "a", "-new", "b"}, {"devbroker", "-members", "0", "-new", "x"},
-		{"devbroker", "-seed", "x", "-members", "3"}, {"devbroker", "-new", "x", "-capacity", "3"}, {"devbroker", "-seed", "x", "-capacity", "-1"},
-		{"status", "-json=a,,b"}, {"outbox", "frob", "x"}, {"send", "to"},
+		{},
+		{"-frob"},
+		{"--frob"},
+		{"status", "-frob"},
+		{"peer", "frob"},
+		{"peer"},
+		{"outbox", "list", "x"},
+		{"plugin", "info"},
+		{"-dev", "-config", "x"},
+		{"-dev", "-socket", "x"},
+		{"-config"},
+		{"-dev", "stray"},
+		{"version", "x"},
+		{"validate", "a", "b"},
+		{"fmt", "-check", "-w"},
+		{"fmt", "-json"},
+		{"devbroker"},
+		{"devbroker", "-seed", "a", "-new", "b"},
+		{"devbroker", "-members", "0", "-new", "x"},
+		{"devbroker", "-seed", "x", "-members", "3"},
+		{"devbroker", "-new", "x", "-capacity", "3"},
+		{"devbroker", "-seed", "x", "-capacity", "-1"},
+		{"status", "-json=a,,b"},
+		{"outbox", "frob", "x"},
+		{"send", "to"},
 	} {
 		if r := s.run(args...).exits(2); r.out != "" || r.words == "" {
 			t.Errorf("%q: stdout %q, stderr %q", args, r.out, r.words)

@@ -31,11 +31,22 @@ func TestVerbs(t *testing.T) {
 		name string
 		run  func(*couple, *testing.T)
 	}{
-		{"status", (*couple).status}, {"plugin", (*couple).plugin}, {"peer list", (*couple).peerList}, {"send", (*couple).send},
-		{"send to a name", (*couple).sendByName}, {"send again", (*couple).sendAgain}, {"inbox", (*couple).inbox},
-		{"inbox -follow", (*couple).inboxFollow}, {"outbox", (*couple).outbox}, {"state", (*couple).state},
-		{"events", (*couple).events}, {"help", (*couple).help}, {"api", (*couple).api}, {"metrics", (*couple).metrics},
-		{"gates of the api", (*couple).gates}, {"peers", (*couple).peers},
+		{"status", (*couple).status},
+		{"plugin", (*couple).plugin},
+		{"peer list", (*couple).peerList},
+		{"send", (*couple).send},
+		{"send to a name", (*couple).sendByName},
+		{"send again", (*couple).sendAgain},
+		{"inbox", (*couple).inbox},
+		{"inbox -follow", (*couple).inboxFollow},
+		{"outbox", (*couple).outbox},
+		{"state", (*couple).state},
+		{"events", (*couple).events},
+		{"help", (*couple).help},
+		{"api", (*couple).api},
+		{"metrics", (*couple).metrics},
+		{"gates of the api", (*couple).gates},
+		{"peers", (*couple).peers},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			c.sa, c.sb = c.a.at(t), c.b.at(t)
@@ -316,8 +327,12 @@ func (c *couple) help(t *testing.T) {
 // the broker forgot everything.
 func (c *couple) peers(t *testing.T) {
 	for _, args := range [][]string{
-		{"summary", "writing tests"}, {"status", "working"}, {"profile", "-title", "builder", "-capabilities", "go", "-capabilities", "sql"},
-		{"join", "@crew", "lead"}, {"join", "others"}, {"leave", "others"},
+		{"summary", "writing tests"},
+		{"status", "working"},
+		{"profile", "-title", "builder", "-capabilities", "go", "-capabilities", "sql"},
+		{"join", "@crew", "lead"},
+		{"join", "others"},
+		{"leave", "others"},
 	} {
 		c.sa.run(append([]string{"peers"}, args...)...).exits(0)
 	}

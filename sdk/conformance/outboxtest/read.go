@@ -135,7 +135,10 @@ func readChoose(b *bench) {
 		{States: []sdk.EntryState{sdk.StateAccepted}},
 		{States: []sdk.EntryState{sdk.StatePending, sdk.StateWaiting}},
 		{States: []sdk.EntryState{sdk.StateDelivered, sdk.StateDead, sdk.StateExpired}},
-		{Mesh: "other"}, {Target: "b"}, {Mesh: "team", Target: "a"}, {Mesh: "nowhere"},
+		{Mesh: "other"},
+		{Target: "b"},
+		{Mesh: "team", Target: "a"},
+		{Mesh: "nowhere"},
 		{States: []sdk.EntryState{sdk.StateWaiting, sdk.StateExpired}, Mesh: "team", Target: "b"},
 	} {
 		var want []string
