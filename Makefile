@@ -84,5 +84,5 @@ ci: ## what CI runs: build, lint, generated code, tests, fuzzing, a short chaos 
 	CGO_ENABLED=0 $(GO) build ./...
 	$(MAKE) build lint generate-check test
 	$(MAKE) fuzz FUZZTIME=$(or $(FUZZTIME),30s)
-	$(MAKE) chaos ROUNDS=$(or $(ROUNDS),3)
+	$(MAKE) chaos ROUNDS=$(or $(ROUNDS),5)
 	$(MAKE) sabotage

@@ -37,16 +37,19 @@ func TestSabotageIsCaught(t *testing.T) {
 	bin := binaries(t, "ack_before_store")
 	for _, c := range []struct {
 		form   string
+		rounds int
 		victim victim
 	}{
-		{"accepted_before_outbox", victims[0]},
-		{"client_ack_before_journal", victims[2]},
+		{"accepted_before_outbox", 8, victims[0]},
+		// The gap between a client_ack and the commit of the journal is a
+		// millisecond or two: about one kill in eight falls into it.
+		{"client_ack_before_journal", 24, victims[2]},
 	} {
 		t.Run(c.form, func(t *testing.T) {
 			var o outcome
 			runs := 0
 			for seed := uint64(1); seed <= 3 && o.lost == 0; seed++ {
-				o = chaos(t, bin, seed, 8, []victim{c.victim})
+				o = chaos(t, bin, seed, c.rounds, []victim{c.victim})
 				runs++
 			}
 			fmt.Printf("RESULT sabotage tag=ack_before_store form=%s caught=%v runs=%d %v\n", c.form, o.lost > 0, runs, o)
