@@ -40,8 +40,8 @@ func (k Kind) Prefix() string {
 }
 
 // Plugin is what a program hands to Serve: who it is and what it does. At
-// least one of Outbox, PushHandler, PeerFilter and Feature is set; every kind
-// that is set is live, whatever block started the process.
+// least one of Outbox, PushHandler, PeerFilter and Feature is set. The kind of
+// the block that started the process is live, and so is Feature, under any block.
 type Plugin struct {
 	// Name is the label that a block uses for this plugin, such as "sqlite".
 	Name string

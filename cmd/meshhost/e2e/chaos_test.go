@@ -57,7 +57,7 @@ type victim struct {
 
 func kill9(pid int) bool { return pid > 0 && syscall.Kill(pid, syscall.SIGKILL) == nil }
 
-// victims in the order of the issue: both daemons, the outbox, the inbox.
+// victims: both daemons, the outbox of the sender, the inbox of the recipient.
 var victims = []victim{
 	{"host_a", func(p *pair) bool { p.a.proc.kill(); return true }, func(p *pair) { p.a.up() }},
 	{"outbox_a", func(p *pair) bool { return kill9(p.a.pluginPID("outbox", "sqlite")) }, func(p *pair) { p.a.ready() }},
