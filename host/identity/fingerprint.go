@@ -34,7 +34,7 @@ func Fingerprint(kind, ref, replyTo, priority, meta string, body []byte) [32]byt
 // JavaScript peer would order or write in another way than RFC 8785 does: member names that look like array indexes,
 // "__proto__", and lone surrogates; further duplicate names, invalid UTF-8, and anything but an object.
 func CanonicalMeta(raw []byte) (string, error) {
-	raw = bytes.TrimSpace(raw)
+	raw = bytes.Trim(raw, " \t\r\n") // JSON's own white space; bytes.TrimSpace knows more
 	if len(raw) == 0 || string(raw) == "null" {
 		return "", nil
 	}
