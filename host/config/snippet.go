@@ -75,7 +75,11 @@ func snippet(src []byte, rng hcl.Range, secrets []hcl.Range) (string, Caret) {
 // window cuts a long line down to what surrounds the caret.
 func window(cells []rune, start, end int) (string, Caret) {
 	if len(cells) <= maxSnippet {
-		return strings.TrimRight(string(cells), " \t"), Caret{Start: start, Length: end - start}
+		line := strings.TrimRight(string(cells), " \t")
+		if n := utf8.RuneCountInString(line); start > n { // in the blanks at the line's end, which are not printed
+			start, end = n, n+1
+		}
+		return line, Caret{Start: start, Length: end - start}
 	}
 	lo := max(0, min(start-maxSnippet/4, len(cells)-maxSnippet))
 	hi := min(len(cells), lo+maxSnippet)
