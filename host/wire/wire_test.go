@@ -268,7 +268,12 @@ func FuzzClassify(f *testing.F) {
 			t.Fatalf("%q was changed", before)
 		}
 		var want map[string]any
-		lenient := stdjson.Unmarshal(raw, &want)
+		dec := stdjson.NewDecoder(bytes.NewReader(raw))
+		dec.UseNumber() // a number beyond float64 is a number all the same
+		lenient := dec.Decode(&want)
+		if lenient == nil && dec.More() {
+			lenient = errors.New("more than one value")
+		}
 		if err != nil {
 			if !errors.Is(err, ErrMalformed) {
 				t.Fatalf("%q: %v", raw, err)
