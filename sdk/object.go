@@ -18,7 +18,7 @@ type member struct {
 // objectMembers takes a JSON object apart, in order; nothing at all counts as an
 // empty one. Duplicate names and invalid UTF-8 are errors.
 func objectMembers(v jsontext.Value) ([]member, error) {
-	if len(bytes.TrimSpace(v)) == 0 {
+	if len(bytes.Trim(v, " \t\r\n")) == 0 {
 		return nil, nil
 	}
 	dec := jsontext.NewDecoder(bytes.NewReader(v))

@@ -72,7 +72,7 @@ func (r Request) Encode() ([]byte, error) {
 		return nil, fmt.Errorf("%w: request without a type", ErrMalformed)
 	}
 	body := r.Body
-	if len(bytes.TrimSpace(body)) == 0 {
+	if len(bytes.Trim(body, space)) == 0 {
 		body = jsontext.Value("{}")
 	}
 	raw, err := splice(r.Type, r.ReqID, body)
@@ -89,9 +89,12 @@ func (r Request) Encode() ([]byte, error) {
 	return raw, nil
 }
 
+// space is JSON's white space. bytes.TrimSpace knows more, and what it took off would turn a body that is no JSON into one.
+const space = " \t\r\n"
+
 // splice puts type and request id before the members of an object.
 func splice(typ, reqID string, object []byte) ([]byte, error) {
-	object = bytes.TrimSpace(object)
+	object = bytes.Trim(object, space)
 	if len(object) < 2 || object[0] != '{' {
 		return nil, fmt.Errorf("%w: body of %s is not a JSON object", ErrMalformed, typ)
 	}
@@ -107,7 +110,7 @@ func splice(typ, reqID string, object []byte) ([]byte, error) {
 			return nil, malformed(typ, err)
 		}
 	}
-	rest := bytes.TrimLeft(object[1:], " \t\r\n")
+	rest := bytes.TrimLeft(object[1:], space)
 	if rest[0] != '}' {
 		out = append(out, ',')
 	}
