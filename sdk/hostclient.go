@@ -29,13 +29,9 @@ func DialHost(address, token string) (Host, io.Closer, error) {
 
 // DialHostWith is DialHost over connections that dial makes.
 func DialHostWith(address, token string, dial func(context.Context) (net.Conn, error)) (Host, io.Closer, error) {
-	conn, err := grpc.NewClient("passthrough:///meshhost",
+	conn, err := grpc.NewClient("passthrough:///meshhost", append(wire.DialOptions(),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }),
-		grpc.WithDefaultCallOptions(
-			grpc.MaxCallRecvMsgSize(wire.MaxMessageBytes),
-			grpc.MaxCallSendMsgSize(wire.MaxMessageBytes),
-		),
 		// The socket is there as long as this process is; what fails is brief.
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
@@ -43,7 +39,7 @@ func DialHostWith(address, token string, dial func(context.Context) (net.Conn, e
 		}),
 		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 			return invoke(metadata.AppendToOutgoingContext(ctx, wire.TokenKey, token), method, req, reply, cc, opts...)
-		}),
+		}))...,
 	)
 	if err != nil {
 		return nil, nil, fmt.Errorf("host services at %s: %w", address, err)

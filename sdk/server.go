@@ -62,11 +62,7 @@ func NewServer(p Plugin, cfg ServerConfig) (*Server, error) {
 // Options are the limits and the interceptor without which the server does not
 // keep its promises.
 func (s *Server) Options() []grpc.ServerOption {
-	return []grpc.ServerOption{
-		grpc.MaxRecvMsgSize(wire.MaxMessageBytes),
-		grpc.MaxSendMsgSize(wire.MaxMessageBytes),
-		grpc.UnaryInterceptor(s.intercept),
-	}
+	return append(wire.ServerOptions(), grpc.UnaryInterceptor(s.intercept))
 }
 
 // Register adds the services to a server that was made with Options.

@@ -38,12 +38,7 @@ func Plugins() plugin.PluginSet { return plugin.PluginSet{PluginSet: glue{}} }
 
 // DialOptions sets the limits of messages. go-plugin's client appends its own
 // options first, so these win.
-func DialOptions() []grpc.DialOption {
-	return []grpc.DialOption{grpc.WithDefaultCallOptions(
-		grpc.MaxCallRecvMsgSize(MaxMessageBytes),
-		grpc.MaxCallSendMsgSize(MaxMessageBytes),
-	)}
-}
+func DialOptions() []grpc.DialOption { return wire.DialOptions() }
 
 // glue is the client's half of go-plugin's interface.
 type glue struct{ plugin.NetRPCUnsupportedPlugin }

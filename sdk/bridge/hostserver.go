@@ -22,21 +22,18 @@ const TokenKey = wire.TokenKey
 // of messages, and a guard that asks allow about the token of each call (empty
 // if there is none) before anything else is done.
 func HostServerOptions(allow func(token string) bool) []grpc.ServerOption {
-	return []grpc.ServerOption{
-		grpc.MaxRecvMsgSize(MaxMessageBytes),
-		grpc.MaxSendMsgSize(MaxMessageBytes),
-		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-			var token string
-			if values := metadata.ValueFromIncomingContext(ctx, TokenKey); len(values) == 1 {
-				token = values[0]
-			}
-			if !allow(token) {
-				return nil, wire.FromError(sdk.Errorf(sdk.CodePermission, "bad_token", "this token is not valid for this socket"))
-			}
-			res, err := handler(ctx, req)
-			return res, wire.FromError(err)
-		}),
+	guard := func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		var token string
+		if values := metadata.ValueFromIncomingContext(ctx, TokenKey); len(values) == 1 {
+			token = values[0]
+		}
+		if !allow(token) {
+			return nil, wire.FromError(sdk.Errorf(sdk.CodePermission, "bad_token", "this token is not valid for this socket"))
+		}
+		res, err := handler(ctx, req)
+		return res, wire.FromError(err)
 	}
+	return append(wire.ServerOptions(), grpc.ChainUnaryInterceptor(guard))
 }
 
 // TokenIs is an allow for HostServerOptions: one token, compared in constant

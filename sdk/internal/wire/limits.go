@@ -1,5 +1,7 @@
 package wire
 
+import "google.golang.org/grpc"
+
 // The handshake. The cookie is no secret: it tells a plugin that a host started
 // it and not a person.
 const (
@@ -24,3 +26,31 @@ const MaxMessageBytes = 16 << 20
 
 // MaxDepth limits how deep types and blocks of a schema nest.
 const MaxDepth = 16
+
+// windowBytes is the flow-control window of a stream and of a connection. A fixed
+// one: gRPC's own estimate costs a ping, its answer and a window update for each
+// message in each direction, and with them a third of the price of a call. On a
+// local socket there is no round trip to estimate.
+const windowBytes = 4 << 20
+
+// ServerOptions are the limits of the end that serves.
+func ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(MaxMessageBytes),
+		grpc.MaxSendMsgSize(MaxMessageBytes),
+		grpc.StaticStreamWindowSize(windowBytes),
+		grpc.StaticConnWindowSize(windowBytes),
+	}
+}
+
+// DialOptions are the limits of the end that calls.
+func DialOptions() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithDefaultCallOptions(
+			grpc.MaxCallRecvMsgSize(MaxMessageBytes),
+			grpc.MaxCallSendMsgSize(MaxMessageBytes),
+		),
+		grpc.WithStaticStreamWindowSize(windowBytes),
+		grpc.WithStaticConnWindowSize(windowBytes),
+	}
+}
