@@ -313,8 +313,16 @@ func (f *feeder) settle(taken []*lane, items []item, v verdict) {
 // outcome turns a handler's answer for it into a mark; stays is true while the item remains open.
 func (f *feeder) outcome(it *item, o sdk.Outcome, now time.Time) (m store.Mark, stays bool) {
 	m = store.Mark{Kind: store.MarkDone, Seq: it.seq, Handler: f.id}
+	if len(o.Reason) > maxReason {
+		o.Reason = o.Reason[:maxReason]
+	}
 	switch o.Decision {
-	case sdk.Ack, sdk.Drop:
+	case sdk.Ack:
+		return m, false
+	case sdk.Drop:
+		if o.Reason != "" {
+			f.r.log.Info("inbound: a push handler dropped a push", "handler", f.name, "seq", it.seq, "reason", o.Reason)
+		}
 		return m, false
 	case lost:
 		m.Kind, m.Attempts, m.Reason = store.MarkDead, it.attempts, o.Reason
@@ -322,9 +330,6 @@ func (f *feeder) outcome(it *item, o sdk.Outcome, now time.Time) (m store.Mark, 
 	}
 	if o.Decision != sdk.Retry {
 		o.Reason = fmt.Sprintf("the handler answered with the unknown decision %q", o.Decision)
-	}
-	if len(o.Reason) > maxReason {
-		o.Reason = o.Reason[:maxReason]
 	}
 	it.attempts++
 	m.Attempts = it.attempts

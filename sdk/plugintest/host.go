@@ -19,12 +19,13 @@ type Event struct {
 }
 
 // Host is a host that records. Its store works; frames are answered by what
-// OnRequest and OnNotify say. Without an OnRequest a request is ErrUnavailable,
+// OnRequest, OnNotify and OnSend say. Without an OnRequest a request is ErrUnavailable,
 // as while no mesh is connected.
 type Host struct {
 	mu        sync.Mutex
 	onRequest func(frameType string, req sdk.FrameRequest) (jsontext.Value, error)
 	onNotify  func(frameType string, req sdk.FrameRequest) error
+	onSend    func(req sdk.SendRequest) error
 	requests  []sdk.FrameRequest
 	notices   []sdk.FrameRequest
 	sends     []sdk.SendRequest
@@ -50,6 +51,13 @@ func (h *Host) OnNotify(f func(frameType string, req sdk.FrameRequest) error) {
 	h.onNotify = f
 }
 
+// OnSend sets what the outbox says to a message; it takes all otherwise.
+func (h *Host) OnSend(f func(req sdk.SendRequest) error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.onSend = f
+}
+
 // SetPeers sets the answer of Peers.
 func (h *Host) SetPeers(view sdk.PeerView) {
 	h.mu.Lock()
@@ -63,7 +71,7 @@ func (h *Host) Requests() []sdk.FrameRequest { return snapshot(h, &h.requests) }
 // Notices are the frames that had none, in order.
 func (h *Host) Notices() []sdk.FrameRequest { return snapshot(h, &h.notices) }
 
-// Sends are the messages for the outbox, in order.
+// Sends are the messages for the outbox, refused ones too, in order.
 func (h *Host) Sends() []sdk.SendRequest { return snapshot(h, &h.sends) }
 
 // Events are what was published, in order.
@@ -118,11 +126,17 @@ func (h *Host) Notify(_ context.Context, req sdk.FrameRequest) error {
 	return answer(kind, req)
 }
 
-// Send records the message and takes it.
+// Send records the message and takes it, unless OnSend says otherwise.
 func (h *Host) Send(_ context.Context, req sdk.SendRequest) (sdk.SendReply, error) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.sends = append(h.sends, req)
+	answer := h.onSend
+	h.mu.Unlock()
+	if answer != nil {
+		if err := answer(req); err != nil {
+			return sdk.SendReply{}, err
+		}
+	}
 	id := req.ClientMessageID
 	if id == "" {
 		id = "plugintest-message"

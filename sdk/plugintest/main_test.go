@@ -100,11 +100,23 @@ func TestTheFakeHostRecordsAndAnswers(t *testing.T) {
 	if _, err := host.Send(ctx, sdk.SendRequest{To: "bob", Message: "hi"}); err != nil {
 		t.Error(err)
 	}
+	p.Host.OnSend(func(req sdk.SendRequest) error {
+		if req.To == "carol" {
+			return sdk.ErrNotFound
+		}
+		return nil
+	})
+	if _, err := host.Send(ctx, sdk.SendRequest{To: "carol", Message: "hi"}); !errors.Is(err, sdk.ErrNotFound) {
+		t.Errorf("refused: %v", err)
+	}
+	if _, err := host.Send(ctx, sdk.SendRequest{To: "bob", Message: "hi"}); err != nil {
+		t.Error(err)
+	}
 	if err := host.Emit(ctx, "seen", jsontext.Value(`{"n":1}`)); err != nil {
 		t.Error(err)
 	}
 	h := p.Host
-	if len(h.Requests()) != 2 || len(h.Notices()) != 2 || len(h.Sends()) != 1 || len(h.Events()) != 1 || h.Events()[0].Kind != "seen" {
+	if len(h.Requests()) != 2 || len(h.Notices()) != 2 || len(h.Sends()) != 3 || len(h.Events()) != 1 || h.Events()[0].Kind != "seen" {
 		t.Errorf("recorded %v, %v, %v, %v", h.Requests(), h.Notices(), h.Sends(), h.Events())
 	}
 	h.SetPeers(sdk.PeerView{Warnings: []string{"w"}})
