@@ -59,7 +59,7 @@ func (m *mesh) follow(ctx context.Context, st broker.State) bool {
 		m.h.bus.Publish(event.KindBrokerStatus, m.cfg.Name, map[string]string{"status": meshState(st), "reason": st.Reason})
 		if st.Phase == link.Ready {
 			m.wantList() // so that senders have names before anybody asks for them
-			m.h.features.Connected(sdk.Connected{Mesh: m.cfg.Name, Identity: me, PresenceID: st.PresenceID(), At: st.Since})
+			m.h.features.Connected(m.connected(st))
 		}
 	}
 	if st.Phase != link.Ready {
@@ -72,6 +72,11 @@ func (m *mesh) follow(ctx context.Context, st broker.State) bool {
 		return !m.broker.Member().Ready() // else the next connection does it
 	}
 	return true
+}
+
+// connected is what features hear of a ready state.
+func (m *mesh) connected(st broker.State) sdk.Connected {
+	return sdk.Connected{Mesh: m.cfg.Name, Identity: m.broker.Member().Public().String(), PresenceID: st.PresenceID(), At: st.Since}
 }
 
 // tellPresence tells a presence that does not know it yet all that is wanted.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -96,6 +97,38 @@ func TestADaemonRunsWithoutABrokenPlugin(t *testing.T) {
 	} else if c, _ := code(err); c != sdk.CodeUnavailable {
 		t.Errorf("a method of the broken plugin: %v", err)
 	}
+}
+
+// A feature knows the connections that are up, whichever came first, it or they.
+func TestAFeatureThatComesBackHearsOfTheConnections(t *testing.T) {
+	s := newSite(t, "a")
+	s.build(t, "feature-witness", "./testdata/feature-witness")
+	s.up(t)
+	a := s.launch(t, s.config(t, 0, `rpc_feature "witness" {}`))
+	a.open(t)
+	presence := a.meshes["team"].broker.Member().State().PresenceID()
+	heard := func() error {
+		raw, err := rooms{a.Host}.Call(t.Context(), "witness", sdk.Call{Method: "list"})
+		if err != nil || !strings.Contains(string(raw), presence) {
+			return fmt.Errorf("no %s in %s, %w", presence, raw, err)
+		}
+		return nil
+	}
+	witness := a.pluginByBlock("rpc_feature.witness")
+	first := witness.Status().Pid
+	eventually(t, "the first process heard of it", heard)
+	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	second := 0
+	eventually(t, "there is a second process", func() error {
+		st := witness.Status()
+		if second = st.Pid; st.State != plugin.StateReady || second == first {
+			return fmt.Errorf("%s, pid %d", st.State, st.Pid)
+		}
+		return nil
+	})
+	eventually(t, "the second process heard of it too", heard)
 }
 
 // Whatever fails on the way up, everything is given back.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/meshhost/meshhost/host/config"
 	"github.com/meshhost/meshhost/host/inbound"
+	"github.com/meshhost/meshhost/host/link"
 	"github.com/meshhost/meshhost/host/plugin"
 	"github.com/meshhost/meshhost/sdk"
 )
@@ -137,6 +138,18 @@ func (h *Host) welcome(u *use) {
 	case sdk.KindPushHandler:
 		h.inbound.Wake(u.cfg.Name)
 	}
+	h.features.Ready(blockOf(u.cfg), h.connected())
+}
+
+// connected are the connections that are up.
+func (h *Host) connected() []sdk.Connected {
+	var up []sdk.Connected
+	for _, m := range h.meshes {
+		if st := m.broker.Member().State(); st.Phase == link.Ready {
+			up = append(up, m.connected(st))
+		}
+	}
+	return up
 }
 
 // setHandlers tells the way in who wants what.

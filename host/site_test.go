@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -50,13 +51,18 @@ func newSite(t *testing.T, members ...string) *site {
 		}
 	})
 	for _, name := range []string{"outbox-memory", "push-inbox", "feature-peers"} {
-		cmd := exec.Command("go", "build", "-o", filepath.Join(s.plugins, "meshhost-"+name), "../plugins/"+name)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("build %s: %v\n%s", name, err, out)
-		}
+		s.build(t, name, "../plugins/"+name)
 	}
 	return s
+}
+
+func (s *site) build(t *testing.T, name, dir string) {
+	t.Helper()
+	cmd := exec.Command("go", "build", "-o", filepath.Join(s.plugins, "meshhost-"+name), dir)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v\n%s", name, err, out)
+	}
 }
 
 func (s *site) up(t *testing.T) {
@@ -103,8 +109,8 @@ func (s *site) cut(deaf bool) {
 	s.conns = nil
 }
 
-// config is mesh.hcl of a member.
-func (s *site) config(t *testing.T, member int) *config.Config {
+// config is mesh.hcl of a member, with further blocks.
+func (s *site) config(t *testing.T, member int, blocks ...string) *config.Config {
 	t.Helper()
 	m := s.seed.Members[member]
 	dir := filepath.Join(s.dir, fmt.Sprint(member))
@@ -135,7 +141,8 @@ mesh "team" {
 outbox "memory" {}
 push_handler "inbox" {}
 rpc_feature "peers" {}
-`, s.plugins, s.seed.MeshID, m.MemberID, m.DisplayName))
+%s
+`, s.plugins, s.seed.MeshID, m.MemberID, m.DisplayName, strings.Join(blocks, "\n")))
 	if err := diags.Err(); err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,9 @@ type Feature struct {
 	// Watches are the types of unsolicited frames, such as "state_change",
 	// that OnFrame gets.
 	Watches []string
-	// OnConnect is called after each hello_ack of an identity. May be nil.
+	// OnConnect is called after each hello_ack of an identity and, when the
+	// plugin comes up, for each connection that is up already; it may hear of
+	// one twice. May be nil.
 	OnConnect func(ctx context.Context, c Connected) error
 	// OnFrame gets watched frames in order. They are not repeated. May be nil.
 	OnFrame func(ctx context.Context, frames []Frame) error

@@ -119,6 +119,23 @@ func TestFramesGoToWhoWatchesThemInOrder(t *testing.T) {
 	})
 }
 
+func TestAFeatureThatComesUpHearsWhatIsConnected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, other, deaf := described("list"), described("list"), described("list")
+		deaf.d.OnConnect = false
+		r := New([]Entry{{"s", "p", s}, {"other", "q", other}, {"deaf", "p", deaf}}, hclog.NewNullLogger())
+		ctx, cancel := context.WithCancel(t.Context())
+		r.Start(ctx)
+		r.Ready("p", []sdk.Connected{{Mesh: "m"}, {Mesh: "n"}})
+		synctest.Wait()
+		if fmt.Sprint(s.calls) != "[connect:m connect:n]" || len(other.calls) != 0 || len(deaf.calls) != 0 {
+			t.Errorf("%v, %v, %v", s.calls, other.calls, deaf.calls)
+		}
+		cancel()
+		r.Wait()
+	})
+}
+
 func TestASlowFeatureLosesTheOldestAndStallsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow, quick := described("list"), described("list")

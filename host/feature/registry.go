@@ -134,6 +134,19 @@ func (r *Registry) Connected(c sdk.Connected) {
 	}
 }
 
+// Ready tells the feature of a block that serves (again) which connections are
+// up: it heard of none while it was down.
+func (r *Registry) Ready(plugin string, up []sdk.Connected) {
+	for _, f := range r.feeds {
+		if f.entry.Plugin != plugin {
+			continue
+		}
+		for i := range up {
+			f.offer(item{connected: &up[i]})
+		}
+	}
+}
+
 // Frame hands an unsolicited frame to the features that watch its type.
 func (r *Registry) Frame(fr sdk.Frame) {
 	for _, f := range r.feeds {

@@ -36,7 +36,8 @@ type FeatureServiceClient interface {
 	// Call runs one method. It comes after Configure, concurrently.
 	Call(ctx context.Context, in *CallRequest, opts ...grpc.CallOption) (*CallResponse, error)
 	// OnConnect tells that an identity's connection is up. It comes after each
-	// hello_ack if Describe asked for it.
+	// hello_ack and, after Configure, for each connection that is up already, if
+	// Describe asked for it; one connection may be told twice.
 	OnConnect(ctx context.Context, in *OnConnectRequest, opts ...grpc.CallOption) (*OnConnectResponse, error)
 	// OnFrame brings watched frames in order, one call at a time. They are not
 	// repeated.
@@ -90,7 +91,8 @@ type FeatureServiceServer interface {
 	// Call runs one method. It comes after Configure, concurrently.
 	Call(context.Context, *CallRequest) (*CallResponse, error)
 	// OnConnect tells that an identity's connection is up. It comes after each
-	// hello_ack if Describe asked for it.
+	// hello_ack and, after Configure, for each connection that is up already, if
+	// Describe asked for it; one connection may be told twice.
 	OnConnect(context.Context, *OnConnectRequest) (*OnConnectResponse, error)
 	// OnFrame brings watched frames in order, one call at a time. They are not
 	// repeated.
