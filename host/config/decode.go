@@ -76,7 +76,7 @@ func (r *report) decodeUse(u *Use, schema sdk.Schema) map[string]any {
 	n := r.tree(u.title(), u.body, u.conf.rng, schema)
 	v, diags := hcldec.Decode(u.body, spec(schema), scope(r.src.dirs[u.conf.rng.Filename]))
 	for _, d := range diags {
-		if !r.saidAt(subject(d)) && !named(d) {
+		if !named(d) && !r.saidAt(subject(d)) {
 			r.eval(d)
 		}
 	}

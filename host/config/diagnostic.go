@@ -1,7 +1,6 @@
 package config
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -138,12 +137,4 @@ func (d *Diagnostic) order() int {
 		return math.MaxInt
 	}
 	return d.Line
-}
-
-// sorted puts diagnostics in the order of files and positions and drops repetitions.
-func (ds Diagnostics) sorted(fileOrder func(string) int) Diagnostics {
-	slices.SortStableFunc(ds, func(a, b Diagnostic) int {
-		return cmp.Or(cmp.Compare(fileOrder(a.File), fileOrder(b.File)), cmp.Compare(a.order(), b.order()), cmp.Compare(a.Column, b.Column))
-	})
-	return slices.CompactFunc(ds, func(a, b Diagnostic) bool { return a == b })
 }

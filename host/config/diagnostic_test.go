@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -96,4 +97,49 @@ func TestSuggestions(t *testing.T) {
 			t.Errorf("suggest(%.20q) = %q, want %q", given, got, want)
 		}
 	}
+}
+
+func TestDiagnosticsAreBounded(t *testing.T) {
+	home(t)
+	for name, src := range map[string]string{
+		"a file in UTF-16":     strings.ReplaceAll(strings.Repeat(minimal, 100), "", "\x00"),
+		"unknown attributes":   numbered("x%d = 1\n", 20_000),
+		"one attribute often":  strings.Repeat("data_dir = \"x\"\n", 20_000),
+		"options of no plugin": minimal + "peer_filter \"rules\" {\n" + numbered("x%d = 1\n", 20_000) + "}\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, ds := Parse("mesh.hcl", []byte(src))
+			if c != nil || !ds.HasErrors() || len(ds) != maxShown+1 || len(text(t, ds)) > 200_000 {
+				t.Fatalf("%d diagnostics, %d bytes", len(ds), len(text(t, ds)))
+			}
+			last := ds[len(ds)-1]
+			if !strings.Contains(last.Summary, "more") || last.Next == "" || last.Severity != sdk.SeverityError {
+				t.Errorf("the last one doesn't say how many are left out: %+v", last)
+			}
+		})
+	}
+	u := use(t, numbered("x%d = 1\n", 20_000))
+	if _, ds := u.DecodePlugin(everything); len(ds) != maxShown+1 {
+		t.Errorf("options: %d diagnostics", len(ds))
+	}
+	said := make(sdk.Diagnostics, 5000)
+	for i := range said {
+		said[i] = sdk.Diagnostic{Severity: sdk.SeverityWarning, Summary: fmt.Sprint(i, strings.Repeat(" long", 200))}
+	}
+	said = append(said, sdk.Invalid(nil, "the error", strings.Repeat("x", 1<<20)))
+	ds := use(t, "").MapDiagnostics(everything, said)
+	if len(ds) != maxShown+1 || !ds.HasErrors() {
+		t.Errorf("a plugin's words: %d diagnostics, an error among them: %v", len(ds), ds.HasErrors())
+	}
+	if ds := use(t, "").MapDiagnostics(everything, said[5000:]); len(text(t, ds)) > 2*maxSentence {
+		t.Errorf("a plugin's sentence: %d bytes", len(text(t, ds)))
+	}
+}
+
+func numbered(format string, n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, format, i)
+	}
+	return b.String()
 }

@@ -18,7 +18,7 @@ func Load(path string) (*Config, Diagnostics) {
 	names := r.configFiles(path)
 	ok := len(names) > 0
 	for _, name := range names {
-		ok = r.read(name) && ok
+		ok = r.read(name, name == path) && ok
 	}
 	return r.finish(ok)
 }
@@ -35,7 +35,7 @@ func Parse(filename string, src []byte) (*Config, Diagnostics) {
 func ControlSocket(path string) (string, Diagnostics) {
 	r := newReport(newSources())
 	for _, name := range r.configFiles(path) {
-		r.read(name)
+		r.read(name, name == path)
 	}
 	if r.failed() {
 		return "", r.done()

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -162,6 +163,7 @@ func TestMistakes(t *testing.T) {
 		"which outbox":       {add("outbox \"memory\" {}\n"), "mesh.hcl:3:1: error: mesh \"team\" doesn't say which outbox", `Add outbox = "sqlite"`},
 		"unknown outbox":     {mesh("}\n", "  outbox = \"sqlit\"\n}\n"), "mesh.hcl:8:12: error: there is no outbox", `Did you mean "sqlite"?`},
 		"remote ws":          {mesh("127.0.0.1", "mesh.example"), "mesh.hcl:4:21: error: broker_url would send everything unencrypted", `Use wss://: "wss://mesh.example:7900/ws"`},
+		"no such port":       {mesh("7900", "79000"), "mesh.hcl:4:21: error: broker_url has no usable port", "1 to 65535"},
 		"http":               {mesh("ws://127.0.0.1", "http://127.0.0.1"), "mesh.hcl:4:21: error: broker_url must begin with", `Did you mean "ws://127.0.0.1:7900/ws"?`},
 		"no key file":        {mesh("team.key", "tem.key"), "mesh.hcl:7:21: error: there is no key file tem.key", "Put the member's secret key there"},
 		"bad key":            {mesh("team.key", "bad.key"), "mesh.hcl:7:21: error: key file bad.key is not usable", "128 or 64 hex digits"},
@@ -290,8 +292,20 @@ func TestAPathThatIsNoConfiguration(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, "big.hcl", strings.Repeat("#", maxFile+1), 0o644)
+	for _, dir := range []string{"pipe.d", "link.d"} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := syscall.Mkfifo("pipe.d/mesh.hcl", 0o600); err != nil { // nobody writes to it: reading would not end
+		t.Fatal(err)
+	}
+	if err := os.Symlink("../empty", "link.d/mesh.hcl"); err != nil {
+		t.Fatal(err)
+	}
 	for path, want := range map[string]string{
 		"nix": "nix: error: no such file or directory\n", "empty": "empty: error: no *.hcl or *.hcl.json file", "big.hcl": "big.hcl: error: is larger than",
+		"pipe.d": "pipe.d/mesh.hcl: error: is not a file\n", "link.d": "link.d/mesh.hcl: error: is not a file\n",
 	} {
 		if _, ds := Load(path); !strings.HasPrefix(text(t, ds), want) {
 			t.Errorf("%s: %s", path, text(t, ds))
@@ -326,5 +340,33 @@ func TestControlSocketNeedsNothingElse(t *testing.T) {
 	t.Setenv("XDG_STATE_HOME", "/var/"+strings.Repeat("long/", 20))
 	if _, ds := ControlSocket("mesh.hcl"); !strings.Contains(text(t, ds), "the default socket's path has") {
 		t.Errorf("a path too long for a socket passed: %s", text(t, ds))
+	}
+}
+
+func TestAKeyOrPasswordInTheWrongPlaceIsNotShown(t *testing.T) {
+	const key = "b332a6f8fccc2942e24b390bf95d550f43739bd1db7787002c8bfea8df5dc958"
+	home(t)
+	t.Setenv("KEY", key)
+	mesh := func(old, new string) string { return strings.Replace(minimal, old, new, 1) }
+	for name, tc := range map[string]struct{ src, secret, next string }{
+		"the key as its file":        {mesh(`"team.key"`, `"`+key+`"`), key, "Put the key into a file"},
+		"with the public key":        {mesh(`"team.key"`, `"`+strings.ToUpper(key+key)+`"`), strings.ToUpper(key), "Put the key into a file"},
+		"from the environment":       {mesh(`"team.key"`, `env("KEY")`), key, "Put the key into a file"},
+		"with blanks":                {mesh(`"team.key"`, `" `+key+` "`), key, "Put the key into a file"},
+		"a URL with a password":      {mesh(`ws://127`, `wss://bob:hunter2@127`), "hunter2", "Remove it"},
+		"a broken URL with one":      {mesh(`ws://127`, `wss://bob:hunter2 x@127`), "hunter2", `Write it as "wss://HOST/ws"`},
+		"an escape in the password":  {mesh(`ws://127`, `wss://bob:hunter2%zz@127`), "hunter2", `Write it as "wss://HOST/ws"`},
+		"no scheme, with a password": {mesh(`ws://127`, `bob:hunter2@127`), "hunter2", `Write it as "wss://HOST/ws"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, ds := Parse("mesh.hcl", []byte(tc.src))
+			got := text(t, ds)
+			if strings.Contains(got, tc.secret) {
+				t.Errorf("shown in\n%s", got)
+			}
+			if len(ds) != 1 || !strings.Contains(got, tc.next) {
+				t.Errorf("no next step %q in\n%s", tc.next, got)
+			}
+		})
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -29,6 +30,9 @@ var meshShape = shape{attrs: []attr{
 
 // namePattern is what labels and names look like: they become file names, URL paths and metric labels.
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+// keyPattern is what a secret key looks like where the name of its file should stand.
+var keyPattern = regexp.MustCompile(`^\s*[0-9A-Fa-f]{64}([0-9A-Fa-f]{64})?\s*$`)
 
 // goodName checks a label or a name.
 func (r *report) goodName(what, name string, at hcl.Range) bool {
@@ -73,24 +77,34 @@ func (r *report) addMesh(c *Config, b *hcl.Block) {
 func (s *section) brokerURL(raw string) {
 	at := s.at("broker_url")
 	const example = `Write it as "wss://HOST/ws".`
+	if strings.Contains(raw, "@") { // a password may be in it, if the URL can be read or not
+		s.r.src.hide(at)
+	}
 	u, err := url.Parse(raw)
 	switch {
 	case err != nil: // the error's text would repeat the URL
 		s.r.add(at, "broker_url is not a URL", "", example)
 	case u.User != nil:
-		s.r.src.hide(at)
 		s.r.add(at, "broker_url holds a user or password", "", "Remove it: a member proves who it is by its key.")
 	case u.Scheme == "http" || u.Scheme == "https":
 		u.Scheme = strings.Replace(u.Scheme, "http", "ws", 1)
 		s.r.add(at, "broker_url must begin with wss://", "", fmt.Sprintf("Did you mean %q?", u.String()))
 	case u.Scheme != "ws" && u.Scheme != "wss", u.Hostname() == "":
 		s.r.add(at, "broker_url must begin with wss:// and name a host", "", example)
+	case !usablePort(u.Port()):
+		s.r.add(at, "broker_url has no usable port", "", "Use one from 1 to 65535, or leave it out.")
 	case u.Fragment != "":
 		s.r.add(at, "broker_url has a fragment", "", fmt.Sprintf("Remove #%s.", u.Fragment))
 	case u.Scheme == "ws" && !loopback(u.Hostname()):
 		u.Scheme = "wss"
 		s.r.add(at, "broker_url would send everything unencrypted: ws:// is for this machine alone", "", fmt.Sprintf("Use wss://: %q.", u.String()))
 	}
+}
+
+// usablePort takes the port of a URL, which url.Parse has found to be digits; empty is the scheme's own.
+func usablePort(port string) bool {
+	n, err := strconv.Atoi(port)
+	return port == "" || err == nil && n >= 1 && n <= 65535
 }
 
 func loopback(host string) bool {
@@ -114,6 +128,11 @@ func (s *section) secretKey(m *Mesh) {
 		shown = filepath.Join(filepath.Dir(at.Filename), given)
 	}
 	info, err := os.Lstat(path)
+	if err != nil && keyPattern.MatchString(given) {
+		s.r.src.hide(at)
+		s.r.add(at, "secret_key_file holds a key, not the name of a file", "", `Put the key into a file with mode 0600 and write its name, such as secret_key_file = "team.key". Take a new key if others have seen this file.`)
+		return
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		s.r.add(at, fmt.Sprintf("there is no key file %s", shown), "", "Put the member's secret key there, 128 or 64 hex digits, and run chmod 600 on it.")

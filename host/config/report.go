@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -27,11 +28,13 @@ type finding struct {
 	rng hcl.Range
 }
 
+func (f finding) isError() bool { return f.d.Severity == sdk.SeverityError }
+
 func newReport(src *sources) *report { return &report{src: src} }
 
 // failed reports whether there was an error.
 func (r *report) failed() bool {
-	return slices.ContainsFunc(r.found, func(f finding) bool { return f.d.Severity == sdk.SeverityError })
+	return slices.ContainsFunc(r.found, finding.isError)
 }
 
 // add records an error at a range; next is what to do about it.
@@ -57,23 +60,52 @@ func (r *report) put(sev sdk.Severity, rng hcl.Range, summary, detail, next stri
 	r.found = append(r.found, finding{d, rng})
 }
 
-// done gives the diagnostics in order, with their source lines.
+// maxShown bounds how many diagnostics are given: a file in another encoding has one at every character, and a plugin
+// may say what it likes.
+const maxShown = 100
+
+// done gives the diagnostics in order, with their source lines; of very many the first, and how many there are more.
 func (r *report) done() Diagnostics {
+	found := r.sorted()
+	left := found[min(len(found), maxShown):]
+	found = found[:len(found)-len(left)]
 	secrets := r.src.hidden()
-	ds := make(Diagnostics, 0, len(r.found))
-	for _, f := range r.found {
+	ds := make(Diagnostics, 0, len(found)+1)
+	for _, f := range found {
 		d := f.d
 		d.Summary, d.Detail, d.Next = r.clean(d.Summary), r.clean(d.Detail), r.clean(d.Next)
 		d.Source, d.Caret = snippet(r.src.bytes[d.File], f.rng, secrets)
 		ds = append(ds, d)
 	}
-	return ds.sorted(r.src.order)
+	if len(left) > 0 {
+		more := Diagnostic{Severity: sdk.SeverityWarning, Summary: fmt.Sprintf("%d more are not shown", len(left)), Next: "Correct these first, then run meshhost validate again."}
+		if slices.ContainsFunc(left, finding.isError) {
+			more.Severity = sdk.SeverityError
+		}
+		ds = append(ds, more)
+	}
+	return ds
 }
+
+// sorted are the findings in the order of files and positions, without repetitions.
+func (r *report) sorted() []finding {
+	found := slices.Clone(r.found)
+	slices.SortStableFunc(found, func(a, b finding) int {
+		return cmp.Or(cmp.Compare(r.src.order(a.d.File), r.src.order(b.d.File)), cmp.Compare(a.d.order(), b.d.order()), cmp.Compare(a.d.Column, b.d.Column))
+	})
+	return slices.CompactFunc(found, func(a, b finding) bool { return a.d == b.d })
+}
+
+// maxSentence bounds a sentence in bytes: a plugin's words, or a name that somebody wrote, may have any length.
+const maxSentence = 2000
 
 // clean makes one line of a sentence that may have come from elsewhere, without control characters and known secrets.
 func (r *report) clean(s string) string {
 	for _, w := range r.words {
 		s = strings.ReplaceAll(s, w, redacted)
+	}
+	if len(s) > maxSentence {
+		s = strings.ToValidUTF8(s[:maxSentence], "") + "…"
 	}
 	return strings.TrimSpace(strings.Map(func(c rune) rune {
 		if unicode.IsControl(c) || c == '\u2028' || c == '\u2029' {

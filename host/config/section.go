@@ -123,6 +123,10 @@ func (s *section) strange(d *hcl.Diagnostic) {
 	case "Attribute redefined", "Duplicate argument":
 		s.r.add(rng, fmt.Sprintf("%s is set twice%s", name, where), d.Detail, "Remove one of the two.")
 	default:
+		if typ, ok := strings.CutPrefix(d.Summary, "Extraneous label for "); ok {
+			s.r.add(rng, typ+" takes no label", "", fmt.Sprintf("Write %s { … }.", typ))
+			return
+		}
 		s.r.syntax(d)
 	}
 }

@@ -113,18 +113,22 @@ func (r *report) configFiles(path string) []string {
 	return names
 }
 
-// read loads and parses one file; false says that its content can't be used.
-func (r *report) read(name string) bool {
+// read loads and parses one file; false says that its content can't be used. A pipe or device is read only where it was
+// given by name: one that lies in a directory might never end, or never begin.
+func (r *report) read(name string, given bool) bool {
+	if info, err := os.Stat(name); err == nil {
+		mode := info.Mode()
+		if !mode.IsRegular() && !(given && mode&(fs.ModeNamedPipe|fs.ModeCharDevice) != 0) {
+			r.file(name, "is not a file", "Name a configuration file with -config.")
+			return false
+		}
+	}
 	f, err := os.Open(name)
 	if err != nil {
 		r.file(name, "can't be read: "+reason(err), "Check the path and its permissions.")
 		return false
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err == nil && !info.Mode().IsRegular() && info.Mode()&fs.ModeNamedPipe == 0 && info.Mode()&fs.ModeCharDevice == 0 {
-		r.file(name, "is not a file", "Name a configuration file with -config.")
-		return false
-	}
 	src, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
 		r.file(name, "can't be read: "+reason(err), "Check the path and its permissions.")

@@ -18,6 +18,8 @@ func describe(v cty.Value) string {
 		return "null"
 	case t == cty.String:
 		return "a string"
+	case t == cty.Number && v.IsKnown() && v.AsBigFloat().IsInf():
+		return "infinite"
 	case t == cty.Number:
 		return "a number"
 	case t == cty.Bool:
