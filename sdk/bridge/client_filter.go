@@ -31,7 +31,7 @@ func (c filterClient) Filter(ctx context.Context, query sdk.PeerQuery, rows []sd
 		if v.GetHide() && v.GetReason() == "" {
 			return nil, fault("filter.Filter", "verdict %d hides a row without a reason", i)
 		}
-		verdicts[i] = sdk.Verdict{Hide: v.GetHide(), Reason: v.GetReason(), Annotations: v.GetAnnotations()}
+		verdicts[i] = sdk.Verdict{Hide: v.GetHide(), Reason: wire.Clip(v.GetReason()), Annotations: v.GetAnnotations()}
 	}
 	return verdicts, nil
 }

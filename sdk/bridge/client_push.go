@@ -34,7 +34,7 @@ func (c pushClient) Handle(ctx context.Context, pushes []sdk.Push) ([]sdk.Outcom
 		outcomes[i] = sdk.Outcome{
 			Decision: sdk.Decision(decision),
 			After:    time.Duration(o.GetAfterNs()),
-			Reason:   o.GetReason(),
+			Reason:   wire.Clip(o.GetReason()),
 		}
 	}
 	return outcomes, nil

@@ -180,3 +180,41 @@ func deep(n int) *lifecyclev1.Schema {
 	}
 	return s
 }
+
+func TestWhatAPluginSaysIsBounded(t *testing.T) {
+	n := &nonsense{}
+	c := serveRaw(t, func(g *grpc.Server) {
+		lifecyclev1.RegisterLifecycleServiceServer(g, n)
+		pushv1.RegisterPushServiceServer(g, n)
+		filterv1.RegisterFilterServiceServer(g, n)
+		outboxv1.RegisterOutboxServiceServer(g, n)
+	})
+	long := strings.Repeat("x", 1<<16)
+	warning := &lifecyclev1.Diagnostic{Severity: lifecyclev1.Severity_SEVERITY_WARNING, Summary: "w"}
+	said := make([]*lifecyclev1.Diagnostic, 50_000)
+	for i := range said {
+		said[i] = warning
+	}
+	said[0] = &lifecyclev1.Diagnostic{Severity: lifecyclev1.Severity_SEVERITY_WARNING, Summary: long, Detail: long, Path: strings.Split(strings.Repeat("a,", 500)+long, ",")}
+	n.validate = &lifecyclev1.ValidateResponse{Diagnostics: said}
+	diags, err := c.Validate(t.Context(), nil)
+	if err != nil || len(diags) > 1001 || diags.HasErrors() || len(diags[0].Summary)+len(diags[0].Detail) > 5000 || len(diags[0].Path) > 64 {
+		t.Errorf("%d diagnostics, the first with %d bytes: %v", len(diags), len(diags[0].Summary), err)
+	}
+	said[49_999] = &lifecyclev1.Diagnostic{Severity: lifecyclev1.Severity_SEVERITY_ERROR, Summary: "the one error"}
+	if diags, err = c.Validate(t.Context(), nil); err != nil || !diags.HasErrors() {
+		t.Errorf("an error behind many warnings got lost: %v", err)
+	}
+	n.handle = &pushv1.HandleResponse{Outcomes: []*pushv1.Outcome{{Decision: pushv1.Decision_DECISION_DROP, Reason: long}}}
+	if got, err := c.PushHandler().Handle(t.Context(), make([]sdk.Push, 1)); err != nil || len(got[0].Reason) > 3000 {
+		t.Errorf("a reason to drop: %v", err)
+	}
+	n.filter = &filterv1.FilterResponse{Verdicts: []*filterv1.Verdict{{Hide: true, Reason: long}}}
+	if got, err := c.PeerFilter().Filter(t.Context(), sdk.PeerQuery{}, make([]sdk.Peer, 1)); err != nil || len(got[0].Reason) > 3000 {
+		t.Errorf("a reason to hide: %v", err)
+	}
+	n.apply = &outboxv1.ApplyResponse{Results: []*outboxv1.OpResult{{Code: outboxv1.OpCode_OP_CODE_FULL, Detail: long}}}
+	if got, err := c.Outbox().Apply(t.Context(), []sdk.Op{{Kind: sdk.OpDie, ID: "x"}}); err != nil || len(got[0].Detail) > 3000 {
+		t.Errorf("a detail: %v", err)
+	}
+}

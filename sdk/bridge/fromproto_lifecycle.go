@@ -210,8 +210,15 @@ func typeFromProto(p *lifecyclev1.Type, depth int) (sdk.Type, error) {
 	return t, err
 }
 
+// Bounds of what a plugin says of one configuration; it goes into logs.
+const (
+	maxDiagnostics = 1000
+	maxPath        = 64 // steps
+)
+
 func diagnosticsFromProto(call string, from []*lifecyclev1.Diagnostic) (sdk.Diagnostics, error) {
 	var diags sdk.Diagnostics
+	more := sdk.Diagnostic{Severity: sdk.SeverityWarning}
 	for i, p := range from {
 		severity, err := wire.Severities.Word(p.GetSeverity())
 		if err != nil {
@@ -220,12 +227,22 @@ func diagnosticsFromProto(call string, from []*lifecyclev1.Diagnostic) (sdk.Diag
 		if p.GetSummary() == "" {
 			return nil, fault(call, "diagnostic %d has no summary", i)
 		}
-		diags = append(diags, sdk.Diagnostic{
-			Severity: sdk.Severity(severity),
-			Summary:  p.GetSummary(),
-			Detail:   p.GetDetail(),
-			Path:     p.GetPath(),
-		})
+		if i >= maxDiagnostics {
+			if severity == string(sdk.SeverityError) { // one left out must not make the whole look right
+				more.Severity = sdk.SeverityError
+			}
+			continue
+		}
+		d := sdk.Diagnostic{Severity: sdk.Severity(severity), Summary: wire.Clip(p.GetSummary()), Detail: wire.Clip(p.GetDetail())}
+		for _, step := range p.GetPath()[:min(len(p.GetPath()), maxPath)] {
+			d.Path = append(d.Path, wire.Clip(step))
+		}
+		diags = append(diags, d)
+	}
+	if n := len(from) - maxDiagnostics; n > 0 {
+		more.Summary = fmt.Sprintf("The plugin has %d more to say.", n)
+		more.Detail = "Correct what is shown first."
+		diags = append(diags, more)
 	}
 	return diags, nil
 }

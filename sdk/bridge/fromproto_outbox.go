@@ -25,7 +25,7 @@ func opResultFromProto(to *sdk.OpResult, p *outboxv1.OpResult) error {
 		State:           sdk.EntryState(state),
 		SameFingerprint: p.GetSameFingerprint(),
 		BrokerMessageID: p.GetBrokerMessageId(),
-		Detail:          p.GetDetail(),
+		Detail:          wire.Clip(p.GetDetail()),
 	}
 	if state == "" && (to.Code == sdk.OpExists || to.Code == sdk.OpConflict) {
 		return fmt.Errorf("%s without the state of the row", code)

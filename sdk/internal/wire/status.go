@@ -45,14 +45,14 @@ func (f Failure) Status() *status.Status {
 	if !ok {
 		code, f.Code = codes.Internal, "internal"
 	}
-	st := status.New(code, clip(f.Message))
+	st := status.New(code, Clip(f.Message))
 	info := &errdetails.ErrorInfo{
 		Domain:   domain,
-		Reason:   clip(f.Reason),
+		Reason:   Clip(f.Reason),
 		Metadata: map[string]string{"code": f.Code},
 	}
 	if f.Next != "" {
-		info.Metadata["next"] = clip(f.Next)
+		info.Metadata["next"] = Clip(f.Next)
 	}
 	var with *status.Status
 	var err error
@@ -68,9 +68,10 @@ func (f Failure) Status() *status.Status {
 }
 
 // ParseStatus reads a status that is not OK. carried is true when the other side
-// wrote a Failure; otherwise it is made from the gRPC code.
+// wrote a Failure; otherwise it is made from the gRPC code. Texts are cut as
+// Status cuts them: the other side may not be ours, and they go into logs.
 func ParseStatus(st *status.Status) (f Failure, carried bool) {
-	f = Failure{Code: wordOf(st.Code()), Message: st.Message()}
+	f = Failure{Code: wordOf(st.Code()), Message: Clip(st.Message())}
 	for _, d := range st.Details() {
 		switch d := d.(type) {
 		case *errdetails.ErrorInfo:
@@ -78,8 +79,8 @@ func ParseStatus(st *status.Status) (f Failure, carried bool) {
 				continue
 			}
 			carried = true
-			f.Reason = d.GetReason()
-			f.Next = d.GetMetadata()["next"]
+			f.Reason = Clip(d.GetReason())
+			f.Next = Clip(d.GetMetadata()["next"])
 			if _, ok := codeOf[d.GetMetadata()["code"]]; ok {
 				f.Code = d.GetMetadata()["code"]
 			}
@@ -114,9 +115,9 @@ func wordOf(c codes.Code) string {
 	}
 }
 
-// clip makes a text fit for a protobuf string and a header.
-func clip(s string) string {
-	if len(s) > maxText {
+// Clip makes a text fit for a protobuf string and a header.
+func Clip(s string) string {
+	if len(s) > maxText+len("…") { // what was cut once stays as it is
 		s = s[:maxText] + "…"
 	}
 	return strings.ToValidUTF8(s, "\uFFFD")
@@ -136,6 +137,6 @@ func FromError(err error) error {
 	}
 	// The text may have grown by wrapping.
 	p := st.Proto()
-	p.Message = clip(p.GetMessage())
+	p.Message = Clip(p.GetMessage())
 	return status.FromProto(p).Err()
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -98,5 +99,20 @@ func TestEveryErrorBecomesAStatus(t *testing.T) {
 	wrapped := FromError(fmt.Errorf("outer: %w", Failure{Code: "fenced", Message: "inner"}.Status().Err()))
 	if f, carried := ParseStatus(status.Convert(wrapped)); f.Code != "fenced" || !carried || !strings.HasPrefix(f.Message, "outer: ") {
 		t.Errorf("a wrapped one is %+v", f)
+	}
+}
+
+func TestAForeignStatusIsBoundedToo(t *testing.T) {
+	long := strings.Repeat("x", 1<<20)
+	st, err := status.New(codes.Internal, long).WithDetails(&errdetails.ErrorInfo{Domain: domain, Reason: long, Metadata: map[string]string{"next": long}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, _ := ParseStatus(st)
+	if n := len(f.Message) + len(f.Reason) + len(f.Next); n > 3*(maxText+4) {
+		t.Errorf("%d bytes of text were taken", n)
+	}
+	if once := Clip(long); Clip(once) != once {
+		t.Error("what was cut once is cut again")
 	}
 }
