@@ -286,3 +286,41 @@ plugin "p" {
 		t.Errorf("without a plugin block: %+v", plain)
 	}
 }
+
+func TestWhatAPluginRefusesIsLedToItsLineWithoutSecrets(t *testing.T) {
+	s := newSite(t, "a")
+	s.config(t, 0) // its key file
+	m := s.seed.Members[0]
+	cfg, diags := config.Parse(filepath.Join(s.dir, "0", "mesh.hcl"), fmt.Appendf(nil, `plugin_dir = %q
+data_dir = "data"
+control { socket = "s" }
+mesh "team" {
+  broker_url      = "ws://127.0.0.1:7900/ws"
+  mesh_id         = %q
+  member_id       = %q
+  secret_key_file = "key"
+}
+outbox "memory" {}
+push_handler "inbox" {
+  config {
+    token = "hunter2-hunter2"
+  }
+}
+`, s.plugins, s.seed.MeshID, m.MemberID))
+	if err := diags.Err(); err != nil {
+		t.Fatal(err)
+	}
+	schema := sdk.Schema{Attributes: []sdk.Attribute{{Name: "token", Type: sdk.Type{Name: sdk.TypeSecret}}}}
+	got := specOf(cfg.Of(sdk.KindPushHandler)[0]).Explain(sdk.Description{Schema: schema}, sdk.Diagnostics{
+		sdk.Invalid([]string{"token"}, "hunter2-hunter2 is no token", "Not hunter2-hunter2."),
+		{Severity: sdk.SeverityWarning, Summary: "slow"},
+	})
+	if len(got) != 2 || !got.HasErrors() || strings.Contains(got.Error(), "hunter2") {
+		t.Fatalf("%+v", got)
+	}
+	for i, want := range []string{"mesh.hcl:12:3: slow", "mesh.hcl:13:13: *** is no token Not ***."} {
+		if !strings.Contains(got[i].Error(), want) {
+			t.Errorf("%q, want %q", got[i].Error(), want)
+		}
+	}
+}

@@ -43,6 +43,13 @@ func specOf(u *config.Use) plugin.Spec {
 			}
 			return value, nil
 		},
+		Explain: func(d sdk.Description, said sdk.Diagnostics) sdk.Diagnostics {
+			var out sdk.Diagnostics
+			for _, m := range u.MapDiagnostics(d.Schema, said) {
+				out = append(out, sdk.Diagnostic{Severity: m.Severity, Summary: m.Where() + m.Summary, Detail: m.Next})
+			}
+			return out
+		},
 	}
 	if p.Timeouts.Call > 0 {
 		s.CallTimeout = map[plugin.Method]time.Duration{}

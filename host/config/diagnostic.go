@@ -81,6 +81,17 @@ const (
 	ansiReset  = "\x1b[0m"
 )
 
+// Where is what a line about the mistake begins with: "mesh.hcl:13:5: ", or nothing where it has no file.
+func (d *Diagnostic) Where() string {
+	switch {
+	case d.File == "":
+		return ""
+	case d.Line == 0:
+		return d.File + ": "
+	}
+	return fmt.Sprintf("%s:%d:%d: ", d.File, d.Line, d.Column)
+}
+
 func (d *Diagnostic) text(b *strings.Builder, color bool) {
 	paint := func(seq, s string) string {
 		if !color {
@@ -92,14 +103,7 @@ func (d *Diagnostic) text(b *strings.Builder, color bool) {
 	if d.Severity == sdk.SeverityWarning {
 		hue = ansiYellow
 	}
-	if d.File != "" {
-		b.WriteString(d.File)
-		if d.Line > 0 {
-			fmt.Fprintf(b, ":%d:%d", d.Line, d.Column)
-		}
-		b.WriteString(": ")
-	}
-	fmt.Fprintf(b, "%s %s\n", paint(hue, string(d.Severity)+":"), paint(ansiBold, d.Summary))
+	fmt.Fprintf(b, "%s%s %s\n", d.Where(), paint(hue, string(d.Severity)+":"), paint(ansiBold, d.Summary))
 	if d.Line > 0 {
 		gutter := fmt.Sprintf("  %d | ", d.Line)
 		fmt.Fprintf(b, "%s%s\n", gutter, d.Source)

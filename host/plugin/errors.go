@@ -44,8 +44,8 @@ func OutcomeUnknown(err error) bool {
 type ConfigError struct {
 	// Plugin is the block, such as outbox(sqlite).
 	Plugin string
-	// Diagnostics are the plugin's words, to be mapped to the source by path.
-	// Empty if the values did not reach the plugin.
+	// Diagnostics are the plugin's words, after Spec.Explain. Empty if the values
+	// did not reach the plugin.
 	Diagnostics sdk.Diagnostics
 	// Err is the error of Spec.Config, if it was that.
 	Err error

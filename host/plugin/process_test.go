@@ -307,6 +307,37 @@ func TestStartsThatCannotWorkSayWhyAndAreNotRepeated(t *testing.T) {
 	}
 }
 
+func TestWhatAPluginRefusesIsExplainedBeforeAnybodySeesIt(t *testing.T) {
+	var log logBuffer
+	s := spec(sdk.KindFeature, "good", shortDir(t))
+	s.Logger = log.logger()
+	values := `{"fail":"hunter2"}`
+	s.Config = func(context.Context, sdk.Description) (jsontext.Value, error) { return jsontext.Value(values), nil }
+	s.Explain = func(d sdk.Description, said sdk.Diagnostics) sdk.Diagnostics {
+		if d.Name != "test" || len(said) != 1 {
+			t.Errorf("%+v said %+v", d, said)
+		}
+		said[0].Path, said[0].Summary = nil, "mesh.hcl:7:3: so it is"
+		return said
+	}
+	p := Start(context.Background(), s)
+	defer stopIn(p, 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Second)
+	defer cancel()
+	if err := p.Ready(ctx); err == nil || !strings.Contains(err.Error(), "configuration: mesh.hcl:7:3: so it is") || strings.Contains(err.Error(), "must not be set") {
+		t.Errorf("Ready says %v", err)
+	}
+	values = `{}` // only a warning
+	if err := p.Replace(ctx, s); err != nil {
+		t.Fatal(err)
+	}
+	for said, want := range map[string]bool{"quarantined": true, "configuration: mesh.hcl:7:3: so it is": true, "must not be set": false, "just so": false} {
+		if strings.Contains(log.String(), said) != want {
+			t.Errorf("%q in the log: %v, want %v:\n%s", said, !want, want, log.String())
+		}
+	}
+}
+
 func TestStartsThatMayWorkLaterAreRepeated(t *testing.T) {
 	for mode, want := range map[string]string{
 		"exit":   "ended before the handshake: exit status 3",

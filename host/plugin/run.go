@@ -259,6 +259,9 @@ func (r *run) configure(ctx context.Context, s *Spec) error {
 	default:
 		return r.explain("configure", err)
 	}
+	if s.Explain != nil && len(diags) > 0 {
+		diags = s.Explain(r.desc, diags)
+	}
 	for _, d := range diags {
 		if d.Severity == sdk.SeverityWarning {
 			r.log.Warn("configuration: "+d.Summary, "detail", d.Detail, "path", d.Path)

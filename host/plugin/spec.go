@@ -49,6 +49,10 @@ type Spec struct {
 	// itself, from the plugin's own goroutine: for several plugins at once. An
 	// error is permanent: it says that mesh.hcl must change. Nil: no values.
 	Config func(ctx context.Context, d sdk.Description) (jsontext.Value, error)
+	// Explain leads what the plugin says of its values back to mesh.hcl and takes
+	// secrets out of it, before it gets into a log, an error or a Status; called
+	// from the plugin's own goroutine. Nil: its words are taken as they are.
+	Explain func(d sdk.Description, said sdk.Diagnostics) sdk.Diagnostics
 	// Allow lists what the plugin may ask of the host beyond what it declared:
 	// "send", and frame types such as "kick" or "vault_*".
 	Allow []string
