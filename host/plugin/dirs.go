@@ -3,7 +3,6 @@ package plugin
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -45,7 +44,8 @@ func ClearRuntimeDir(dir string) error {
 }
 
 // ensureDir makes a directory with mode 0700, or uses the one that is there
-// unless others could write to it.
+// unless others could write to it: also where a sticky bit keeps them from
+// removing files, since they could put some there.
 func ensureDir(dir string) error {
 	if dir == "" {
 		return errors.New("no directory given")
@@ -57,7 +57,7 @@ func ensureDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	if info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
+	if info.Mode().Perm()&0o022 != 0 {
 		return fmt.Errorf("%s is writable by group or others; run chmod go-w on it", dir)
 	}
 	return nil

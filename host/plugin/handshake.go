@@ -89,8 +89,14 @@ func (h *handshake) pass(line []byte) {
 	})
 }
 
-// end gives go-plugin's reader the end of the stream.
+// end gives go-plugin's reader the end of the stream, and the log a line that
+// was begun: it may say why there is no handshake.
 func (h *handshake) end() {
+	h.mu.Lock()
+	if len(h.line) > 0 {
+		h.noise(h.line)
+	}
+	h.mu.Unlock()
 	_ = h.writer.Close()
 	h.send.Wait()
 }

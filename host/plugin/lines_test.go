@@ -154,6 +154,18 @@ func TestTheHandshakeIsFoundAmongNoise(t *testing.T) {
 	}
 }
 
+func TestALineThatWasBegunIsNotLostWithItsProcess(t *testing.T) {
+	w, lines, _ := collect()
+	h := newHandshake(w)
+	_, _ = io.WriteString(h, "first\nno such")
+	_, _ = io.WriteString(h, " library")
+	h.end()
+	w.flush()
+	if got := fmt.Sprintf("%q", *lines); got != `["first" "no such library"]` {
+		t.Fatal(got)
+	}
+}
+
 func TestAHandshakeOfAnotherProtocolIsToldFromACrash(t *testing.T) {
 	for line, want := range map[string]string{
 		"2|1|unix|/s|grpc":         "core protocol",

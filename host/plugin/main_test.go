@@ -37,6 +37,7 @@ var modes = map[string]func(){
 	"noisy":    func() { fmt.Println("Loading model…"); fmt.Println(strings.Repeat("#", 100_000)); servePlain() },
 	"raw":      serveRaw,
 	"exit":     func() { fmt.Fprintln(os.Stderr, "no such database"); os.Exit(3) },
+	"words":    func() { fmt.Print("cannot find libfoo.so.3"); os.Exit(127) },
 	"silent":   func() { select {} },
 	"protocol": func() { fmt.Println("1|9|unix|/tmp/x|grpc"); select {} },
 	"netrpc":   func() { fmt.Println("1|1|unix|/tmp/x|netrpc"); select {} },

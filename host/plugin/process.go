@@ -142,7 +142,11 @@ func (p *process) report() string {
 	state, up := p.state, p.ended.Sub(p.started)
 	p.mu.Unlock()
 	s := fmt.Sprintf("%s after %s", state, up.Round(time.Millisecond))
-	if last := p.stderr.last(reportLines); last != "" {
+	last := p.stderr.last(reportLines)
+	if last == "" { // not every program complains where it should
+		last = p.stdout.last(reportLines)
+	}
+	if last != "" {
 		s += ", last words: " + last
 	}
 	return s

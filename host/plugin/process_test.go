@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -248,6 +249,13 @@ func TestStartsThatCannotWorkSayWhyAndAreNotRepeated(t *testing.T) {
 	if err := os.Chmod(open, 0o777); err != nil {
 		t.Fatal(err)
 	}
+	sticky := filepath.Join(other, "sticky")
+	if err := os.Mkdir(sticky, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(sticky, 0o777|fs.ModeSticky); err != nil {
+		t.Fatal(err)
+	}
 	cases := []struct {
 		name, mode string
 		change     func(*Spec)
@@ -278,6 +286,7 @@ func TestStartsThatCannotWorkSayWhyAndAreNotRepeated(t *testing.T) {
 		{"long runtime dir", "good", func(s *Spec) { s.RuntimeDir = "/tmp/" + strings.Repeat("x", 90) }, "is too long"},
 		{"PLUGIN_ variable", "good", func(s *Spec) { s.Env["PLUGIN_MIN_PORT"] = "1" }, "belongs to the plugin protocol"},
 		{"shared data dir", "good", func(s *Spec) { s.DataDir = open }, "is writable by group or others"},
+		{"sticky data dir", "good", func(s *Spec) { s.DataDir = sticky }, "is writable by group or others"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -341,6 +350,7 @@ func TestWhatAPluginRefusesIsExplainedBeforeAnybodySeesIt(t *testing.T) {
 func TestStartsThatMayWorkLaterAreRepeated(t *testing.T) {
 	for mode, want := range map[string]string{
 		"exit":   "ended before the handshake: exit status 3",
+		"words":  "last words: cannot find libfoo.so.3", // on stdout, without a newline
 		"silent": "no handshake within 300ms",
 		"frozen": "no ",
 		"good":   "configure: ended: exit status 2", // by its values

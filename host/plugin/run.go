@@ -159,7 +159,7 @@ func (r *run) startFailed(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return r.late(ctx, "handshake")
 	}
-	return fmt.Errorf("%s: ended before the handshake: %s; is it a meshhost plugin?", id, r.ending())
+	return fmt.Errorf("%s: ended before the handshake: %s (is it a meshhost plugin?)", id, r.ending())
 }
 
 // late says that a step of the start took too long, or was given up.
