@@ -24,6 +24,7 @@ import (
 
 	"github.com/meshhost/meshhost/sdk"
 	"github.com/meshhost/meshhost/sdk/bridge"
+	lifecyclev1 "github.com/meshhost/meshhost/sdk/proto/meshhost/plugin/lifecycle/v1"
 )
 
 // modeEnv makes this test binary a plugin, or a host, of some mode.
@@ -36,6 +37,7 @@ var modes = map[string]func(){
 	"plain":    servePlain,
 	"noisy":    func() { fmt.Println("Loading model…"); fmt.Println(strings.Repeat("#", 100_000)); servePlain() },
 	"raw":      serveRaw,
+	"nonsense": serveNonsense,
 	"exit":     func() { fmt.Fprintln(os.Stderr, "no such database"); os.Exit(3) },
 	"words":    func() { fmt.Print("cannot find libfoo.so.3"); os.Exit(127) },
 	"silent":   func() { select {} },
@@ -235,6 +237,26 @@ func registerRaw(r grpc.ServiceRegistrar) {
 			return wrapperspb.Bytes([]byte(out)), err
 		}}},
 	}, nil)
+}
+
+// serveNonsense describes itself against the contract.
+func serveNonsense() {
+	goplugin.Serve(&goplugin.ServeConfig{
+		HandshakeConfig: bridge.Handshake(),
+		Plugins: goplugin.PluginSet{bridge.PluginSet: glue{register: func(r grpc.ServiceRegistrar) {
+			lifecyclev1.RegisterLifecycleServiceServer(r, nonsense{})
+		}}},
+		GRPCServer: goplugin.DefaultGRPCServer,
+		Logger:     hclog.NewNullLogger(),
+	})
+}
+
+type nonsense struct {
+	lifecyclev1.UnimplementedLifecycleServiceServer
+}
+
+func (nonsense) Describe(context.Context, *lifecyclev1.DescribeRequest) (*lifecyclev1.DescribeResponse, error) {
+	return &lifecyclev1.DescribeResponse{Name: "x"}, nil // of no kind
 }
 
 // serveFrozen shakes hands and then never answers.

@@ -272,6 +272,7 @@ func TestStartsThatCannotWorkSayWhyAndAreNotRepeated(t *testing.T) {
 		{"other protocol", "protocol", nil, "speaks plugin protocol 9, this host speaks 1"},
 		{"net/rpc", "netrpc", nil, `speaks "netrpc"`},
 		{"another go-plugin program", "raw", nil, "but no meshhost plugin"},
+		{"nonsense", "nonsense", nil, "against its contract: it is of no kind"},
 		{"wrong kind", "outbox", func(s *Spec) { s.Kind = sdk.KindPushHandler }, "is no push_handler but"},
 		{"refused values", "good", func(s *Spec) {
 			s.Config = func(context.Context, sdk.Description) (jsontext.Value, error) {

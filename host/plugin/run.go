@@ -188,10 +188,13 @@ func (r *run) describe(ctx context.Context) error {
 	defer cancel()
 	d, err := r.client.Describe(dctx)
 	var e *sdk.Error
+	var wrong *bridge.Fault
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:
 		return r.late(ctx, "description")
+	case errors.As(err, &wrong): // it would say the same again
+		return permanent(fmt.Errorf("%s: %w; report it to the plugin's author", id, err))
 	case errors.As(err, &e) && e.Reason == "unimplemented":
 		return permanent(fmt.Errorf("%s: %s is a go-plugin process, but no meshhost plugin", id, r.spec.Path))
 	default:
