@@ -234,7 +234,7 @@ func defaultOf(t reflect.Type, typ *Type, text string) (jsontext.Value, error) {
 		value = strconv.AppendInt(nil, n, 10)
 	default:
 		value = jsontext.Value(text)
-		err = value.Canonicalize()
+		err = value.Compact() // and no more: a canonical number is a float64
 	}
 	if err != nil {
 		return nil, fmt.Errorf("default %q: %w", text, err)

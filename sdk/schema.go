@@ -48,7 +48,8 @@ type Attribute struct {
 	Name     string `json:"name"`
 	Type     Type   `json:"type"`
 	Required bool   `json:"required,omitzero"`
-	// Default is a JSON value; the host fills it in.
+	// Default is a JSON value; the host fills it in as if it had been written. Of
+	// an expr it is the source, or the object that crosses.
 	Default jsontext.Value `json:"default,omitempty"`
 	Doc     string         `json:"doc,omitempty"`
 }

@@ -219,7 +219,7 @@ func (e *encoder) fallback(n *node, a sdk.Attribute) (any, bool) {
 		return nil, false
 	}
 	if a.Type.Name == sdk.TypeExpr {
-		src, ok := toString(v)
+		src, ok := exprSource(v)
 		if !ok {
 			e.badDefault(n.header, a.Name, fmt.Errorf("it is %s", describe(v)))
 			return nil, false
@@ -227,6 +227,18 @@ func (e *encoder) fallback(n *node, a sdk.Attribute) (any, bool) {
 		return e.r.exprObject(src, hcl.Range{}, n.header, a)
 	}
 	return e.value(a.Type, v, a.Name, nil, func([]string) hcl.Range { return n.header })
+}
+
+// exprSource is the source of a default of type expr: an object as it crosses, or the source alone.
+func exprSource(v cty.Value) (string, bool) {
+	if names, values, ok := members(v); ok {
+		i := slices.Index(names, "source")
+		if i < 0 {
+			return "", false
+		}
+		v = values[i]
+	}
+	return toString(v)
 }
 
 func (e *encoder) badDefault(rng hcl.Range, name string, err error) {

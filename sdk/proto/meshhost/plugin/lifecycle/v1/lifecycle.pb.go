@@ -584,7 +584,8 @@ type Attribute struct {
 	Type *Type `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
 	// Optional. True if it must be written.
 	Required bool `protobuf:"varint,3,opt,name=required,proto3" json:"required,omitempty"`
-	// Optional. A JSON value that the host fills in.
+	// Optional. A JSON value that the host fills in as if it had been written; for
+	// expr its source, or the object that crosses.
 	DefaultJson []byte `protobuf:"bytes,4,opt,name=default_json,json=defaultJson,proto3" json:"default_json,omitempty"`
 	// Optional. What it does, for people.
 	Doc           string `protobuf:"bytes,5,opt,name=doc,proto3" json:"doc,omitempty"`
