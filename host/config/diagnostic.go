@@ -7,6 +7,9 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"unicode"
+
+	"golang.org/x/text/width"
 
 	"github.com/meshhost/meshhost/sdk"
 )
@@ -33,7 +36,7 @@ type Diagnostic struct {
 	Caret  Caret  `json:"caret,omitzero"`
 }
 
-// Caret marks cells of a printed source line: Start, from 0, and Length.
+// Caret marks characters of a printed source line, its cells: Start, from 0, and Length.
 type Caret struct {
 	Start  int `json:"start"`
 	Length int `json:"length"`
@@ -108,7 +111,7 @@ func (d *Diagnostic) text(b *strings.Builder, color bool) {
 		gutter := fmt.Sprintf("  %d | ", d.Line)
 		fmt.Fprintf(b, "%s%s\n", gutter, d.Source)
 		fmt.Fprintf(b, "%s| %s%s\n", strings.Repeat(" ", len(gutter)-2), indentLike(d.Source, d.Caret.Start),
-			paint(hue, strings.Repeat("^", max(1, d.Caret.Length))))
+			paint(hue, strings.Repeat("^", d.markWidth())))
 	}
 	for _, s := range []string{d.Detail, d.Next} {
 		if s != "" {
@@ -130,9 +133,31 @@ func indentLike(line string, n int) string {
 			b.WriteByte('\t')
 			continue
 		}
-		b.WriteByte(' ')
+		b.WriteString(strings.Repeat(" ", columns(r)))
 	}
 	return b.String() + strings.Repeat(" ", n)
+}
+
+// markWidth is how many columns of a terminal the marked cells take, at least one.
+func (d *Diagnostic) markWidth() int {
+	n := d.Caret.Length
+	for i, r := range []rune(d.Source) {
+		if i >= d.Caret.Start && i < d.Caret.Start+d.Caret.Length {
+			n += columns(r) - 1
+		}
+	}
+	return max(1, n)
+}
+
+// columns is how many columns of a terminal a character takes.
+func columns(r rune) int {
+	if unicode.In(r, unicode.Mn, unicode.Me) { // stands on the one before
+		return 0
+	}
+	if k := width.LookupRune(r).Kind(); k == width.EastAsianWide || k == width.EastAsianFullwidth {
+		return 2
+	}
+	return 1
 }
 
 // order is the line to sort by: what concerns a file as a whole comes after what has a line.

@@ -55,6 +55,24 @@ func TestTheCaretStandsUnderItsTokenWhateverIsBeforeIt(t *testing.T) {
 	}
 }
 
+func TestTheCaretCountsTheColumnsOfATerminal(t *testing.T) {
+	home(t)
+	for name, tc := range map[string]struct{ before, value, blank, caret string }{
+		"wide":      {"/* 日本語 */ ", "5", "/* ------ */ ", "^"},
+		"combining": {"/* e\u0301a\u0308 */ ", "5", "/* -- */ ", "^"},
+		"marked":    {"", `["日本"]`, "", "^^^^^^^^"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, ds := Parse("mesh.hcl", []byte(strings.Replace(minimal, "  member_id", "  "+tc.before+"display_name = "+tc.value+"\n  member_id", 1)))
+			lines := strings.Split(text(t, ds), "\n")
+			want := "    |   " + strings.Repeat(" ", len(tc.blank+"display_name = ")) + tc.caret
+			if len(ds) != 1 || lines[2] != want {
+				t.Errorf("got\n%s\nwant\n%s", text(t, ds), want)
+			}
+		})
+	}
+}
+
 func TestColorAddsOnlyTerminalSequences(t *testing.T) {
 	home(t)
 	_, ds := Parse("mesh.hcl", []byte("zzz = 1\n"))
