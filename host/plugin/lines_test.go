@@ -91,6 +91,10 @@ func TestAnyLineOfStderrBecomesALogLine(t *testing.T) {
 		{`{"@message":"x","@level":"info","@timestamp":9}`, `[INFO]  x`},
 		{`{"a":{"b":[1,`, `[INFO]  {"a":{"b":[1,`},
 		{`{"msg":"x","msg":"y","level":"INFO"}`, `[INFO]  {"msg":"x","msg":"y","level":"INFO"}`},
+		{`{"@message":"x","@level":"info","k\u001b[2J":"v\u001b[2J"}`, "[INFO]  x: k\uFFFD[2J=\"v\uFFFD[2J\""},
+		{`{"@message":"x","@level":"info","in":{"a\u001b":["\u001b[2J"]}}`, `[INFO]  x: in="map[a\x1b:[\x1b[2J]]"`},
+		{`{"@message":"x","@level":"info","n":5,"f":1.5,"b":true,"z":null}`, "[INFO]  x: b=true f=1.5 n=5 z=<nil>"},
+		{`{"@message":"x","@level":"info","stack":"a\n\tb\u001b"}`, "[INFO]  x:\n  stack=\n  | a\n  | \\tb\uFFFD"},
 		{`[ERROR] bad`, "[ERROR] bad"},
 		{"plain \x1b[31mred\x00", "[INFO]  plain \uFFFD[31mred\uFFFD"},
 		{"\xff\xfe", "[INFO]  \uFFFD\uFFFD"},
@@ -107,6 +111,7 @@ func TestAnyLineOfStderrBecomesALogLine(t *testing.T) {
 func FuzzStderrNeverFailsNorGrows(f *testing.F) {
 	f.Add([]byte(`{"@message":5}`+"\n"), 3)
 	f.Add([]byte("panic: x\n\ngoroutine 1\n"), 1)
+	f.Add([]byte(`{"@message":"x","@level":"info","k\u001b":{"a\u001b":["\u001b"]}}`+"\n"), 7)
 	f.Fuzz(func(t *testing.T, data []byte, step int) {
 		step = max(1, step%64)
 		var log bytes.Buffer

@@ -71,9 +71,9 @@ func structured(raw map[string]any) (logLine, bool) {
 		for _, k := range slices.Sorted(maps.Keys(raw)) {
 			v := raw[k]
 			if s, ok := v.(string); ok {
-				v = printable(s)
+				v = printableLines(s)
 			}
-			l.args = append(l.args, k, v)
+			l.args = append(l.args, printable(k), v)
 		}
 		return l, true
 	}
@@ -88,6 +88,16 @@ func levelOf(s string) hclog.Level {
 		return l
 	}
 	return hclog.Info
+}
+
+// printableLines is printable for a value that may have several lines, such as a
+// stack: our logger indents or escapes them.
+func printableLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i := range lines {
+		lines[i] = printable(lines[i])
+	}
+	return strings.Join(lines, "\n")
 }
 
 // printable replaces what could steer a terminal.
