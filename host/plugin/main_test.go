@@ -34,6 +34,8 @@ const modeEnv = "MESHHOST_TEST_MODE"
 var modes = map[string]func(){
 	"good":     func() { sdk.Serve(testPlugin()) },
 	"outbox":   func() { p := testPlugin(); p.Outbox, p.PushHandler = deadOutbox{}, nil; sdk.Serve(p) },
+	"stophang": func() { p := testPlugin(); p.Stop = func() error { select {} }; sdk.Serve(p) },
+	"stopexit": func() { p := testPlugin(); p.Stop = func() error { os.Exit(3); return nil }; sdk.Serve(p) },
 	"plain":    servePlain,
 	"noisy":    func() { fmt.Println("Loading model…"); fmt.Println(strings.Repeat("#", 100_000)); servePlain() },
 	"raw":      serveRaw,

@@ -152,6 +152,13 @@ func (p *process) report() string {
 	return s
 }
 
+// orderly reports whether the process ended by itself and without an error.
+func (p *process) orderly() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state == "exit status 0"
+}
+
 // Wait is for go-plugin.
 func (p *process) Wait(ctx context.Context) error {
 	select {

@@ -385,6 +385,26 @@ func TestStartsThatMayWorkLaterAreRepeated(t *testing.T) {
 	}
 }
 
+func TestAnEndThatIsNotOrderlyIsLogged(t *testing.T) {
+	for mode, want := range map[string]string{
+		"good":     "",
+		"stophang": `report="signal: killed after `,
+		"stopexit": `report="exit status 3 after `,
+	} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			var log logBuffer
+			s := spec(sdk.KindFeature, mode, shortDir(t))
+			s.Logger = log.logger()
+			stopIn(startReady(t, s), 10*time.Second)
+			const words = "plugin did not end in order"
+			if got := log.String(); strings.Contains(got, words) != (want != "") || !strings.Contains(got, want) {
+				t.Errorf("want %q in the log:\n%s", want, got)
+			}
+		})
+	}
+}
+
 func TestStopEndsAStartThatHangs(t *testing.T) {
 	for _, mode := range []string{"silent", "frozen"} {
 		s := spec(sdk.KindFeature, mode, shortDir(t))

@@ -292,6 +292,7 @@ func (r *run) drain(ctx context.Context) error  { return r.client.Drain(ctx) }
 // deadline, and the process's death frees it.
 func (r *run) end(ctx context.Context) {
 	r.endOnce.Do(func() {
+		asked := !errors.Is(ctx.Err(), context.Canceled) // not by discard
 		killed := make(chan struct{})
 		go func() { defer close(killed); r.lib.Kill() }()
 		grace := time.NewTimer(killGrace)
@@ -308,6 +309,9 @@ func (r *run) end(ctx context.Context) {
 		select {
 		case <-killed:
 		case <-time.After(reapTimeout): // only if awaitGone gave up
+		}
+		if asked && !r.proc.orderly() {
+			r.log.Warn("plugin did not end in order", "report", r.proc.report())
 		}
 		if r.host != nil {
 			r.host.stop()
