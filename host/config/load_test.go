@@ -343,6 +343,19 @@ func TestControlSocketNeedsNothingElse(t *testing.T) {
 	}
 }
 
+func TestAChecksumIsShown(t *testing.T) {
+	home(t)
+	sum := strings.Repeat("5a", 32)
+	_, ds := Parse("mesh.hcl", []byte(minimal+"plugin \"x\" {\n  sha265 = \""+sum+"\"\n}\nrpc_feature \"state\" {\n  sha256 = \""+sum+"\"\n}\n"))
+	if got := text(t, ds); strings.Count(got, sum) != 1 || len(ds) != 2 { // misspelt, it might be anything
+		t.Error(got)
+	}
+	u := loaded(t, minimal).Uses[0]
+	if d := u.Diagnose("can't be asked", "checksum of x is "+sum+", correct sha256", "Do it."); !strings.Contains(d.Detail, sum) {
+		t.Error(d.Detail)
+	}
+}
+
 func TestAKeyOrPasswordInTheWrongPlaceIsNotShown(t *testing.T) {
 	const key = "b332a6f8fccc2942e24b390bf95d550f43739bd1db7787002c8bfea8df5dc958"
 	home(t)
@@ -357,6 +370,13 @@ func TestAKeyOrPasswordInTheWrongPlaceIsNotShown(t *testing.T) {
 		"a broken URL with one":      {mesh(`ws://127`, `wss://bob:hunter2 x@127`), "hunter2", `Write it as "wss://HOST/ws"`},
 		"an escape in the password":  {mesh(`ws://127`, `wss://bob:hunter2%zz@127`), "hunter2", `Write it as "wss://HOST/ws"`},
 		"no scheme, with a password": {mesh(`ws://127`, `bob:hunter2@127`), "hunter2", `Write it as "wss://HOST/ws"`},
+		"a key of another name":      {mesh(`"team.key"`, `"team.key"`+"\n  key = \""+key+`"`), key, `Did you mean "secret_key_file"?`},
+		"a longer name":              {mesh(`member_id       = "member-1"`, `member_id = "member-1"`+"\n  member_key = \""+key+key+`"`), key, "Did you mean"},
+		"without the closing quote":  {mesh(`"team.key"`, `"`+key), key, "Close the string"},
+		"without quotes":             {mesh(`"team.key"`, key), key, "Put a text in double quotes"},
+		"without the equals sign":    {mesh(`= "team.key"`, `"`+key+`"`), key, "validate again"},
+		"on a line of its own":       {mesh(`secret_key_file = "team.key"`, key), key, "VALUE"},
+		"in a list":                  {mesh(`"team.key"`, `["`+key+`"]`), key, "double quotes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, ds := Parse("mesh.hcl", []byte(tc.src))

@@ -104,6 +104,14 @@ func (r *report) clean(s string) string {
 	for _, w := range r.words {
 		s = strings.ReplaceAll(s, w, redacted)
 	}
+	if !checksum.MatchString(s) {
+		s = keyLike.ReplaceAllStringFunc(s, func(digits string) string {
+			if isKeyLength(len(digits)) { // perhaps a key in the wrong place
+				return redacted
+			}
+			return digits
+		})
+	}
 	if len(s) > maxSentence {
 		s = strings.ToValidUTF8(s[:maxSentence], "") + "…"
 	}

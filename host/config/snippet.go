@@ -20,6 +20,15 @@ const maxSnippet = 240
 // is printed before any plugin was asked. A name that ends like a path is one.
 var secretName = regexp.MustCompile(`(?i)([\w-]*(?:secret|token|passw|passphrase|api_?key|private_?key|credential|dsn)[\w-]*)"?\s*[=:]`)
 
+// keyLike finds what may be a secret key, whatever it is written behind; checksums look the same, and are none.
+var (
+	keyLike  = regexp.MustCompile(`[0-9A-Fa-f]{64,}`)
+	checksum = regexp.MustCompile(`(?i)\b(sha256|checksum)\b`)
+)
+
+// isKeyLength reports how many hex digits a secret key has: the seed alone, or with the public key.
+func isKeyLength(n int) bool { return n == 64 || n == 128 }
+
 var pathName = regexp.MustCompile(`(?i)_(file|path|dir)$`)
 
 // snippet is the first line of rng as it is printed, and the cells to mark. What lies in one of the secret ranges is
@@ -94,8 +103,8 @@ func window(cells []rune, start, end int) (string, Caret) {
 	return head + string(cells[lo:hi]) + tail, Caret{Start: start - lo + len([]rune(head)), Length: end - start}
 }
 
-// hiddenBytes tells which bytes of the file to replace on this line: those of secret ranges, and those in quotes behind a
-// name that sounds like a secret.
+// hiddenBytes tells which bytes of the file to replace on this line: those of secret ranges, those in quotes behind a name
+// that sounds like a secret, and those that look like a secret key.
 func hiddenBytes(line []byte, from int, file string, secrets []hcl.Range) func(at int) bool {
 	quoted := -1 // from here to the line's end, since the closing quote may be what is missing
 	for _, m := range secretName.FindAllSubmatchIndex(line, -1) {
@@ -107,7 +116,16 @@ func hiddenBytes(line []byte, from int, file string, secrets []hcl.Range) func(a
 			break
 		}
 	}
+	var keys [][]int
+	if !checksum.Match(line) {
+		keys = keyLike.FindAllIndex(line, -1)
+	}
 	return func(at int) bool {
+		for _, k := range keys {
+			if at >= from+k[0] && at < from+k[1] && isKeyLength(k[1]-k[0]) {
+				return true
+			}
+		}
 		if quoted >= 0 && at >= quoted {
 			return true
 		}
