@@ -95,8 +95,11 @@ func (w *lineWriter) endLine() {
 	// Last words are kept whatever the rate: they are the crash report.
 	w.ring[w.next%keepLines] = clip(line, keepBytes)
 	w.next++
-	if w.cause == "" && isPanic(line) {
+	switch {
+	case w.cause == "" && isPanic(line):
 		w.cause = clip(line, keepBytes)
+	case w.cause != "" && parseLog(line).record: // it lives, and logs
+		w.cause = ""
 	}
 	if !w.limit.take(w.now(), 1) {
 		w.dropped++

@@ -81,6 +81,16 @@ func TestLastWordsOfAPanicAreItsCause(t *testing.T) {
 	}
 }
 
+func TestAPanicThatWasSurvivedIsNotTheLastWord(t *testing.T) {
+	w, _, _ := collect()
+	fmt.Fprintln(w, "panic: recovered by somebody")
+	fmt.Fprintln(w, `{"@level":"info","@message":"and on it goes"}`)
+	fmt.Fprintln(w, "out of disk")
+	if got := w.last(2); got != "and on it goes | out of disk" {
+		t.Fatal(got)
+	}
+}
+
 func TestAnyLineOfStderrBecomesALogLine(t *testing.T) {
 	cases := []struct{ line, want string }{
 		{`{"@level":"warn","@message":"slow","@timestamp":"2026-01-01T00:00:00.000000Z","@module":"m","ms":5,"path":"a b"}`, "[WARN]  slow: ms=5 path=\"a b\""},
