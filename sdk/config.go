@@ -32,7 +32,9 @@ import (
 // configure applies the values, and may be called again; when it fails, it leaves
 // the earlier configuration in force. What it returns is shown to the user: a
 // Diagnostic or Diagnostics (Invalid, Diagnostics.Err) lead to the line of the
-// option. validate, which may be nil, finds what the types can't, changes
+// option. After ErrUnavailable, ErrTimeout or ErrFull the host starts the plugin
+// again, in the hope that it passes; after anything else the plugin stays down
+// until the configuration changes. validate, which may be nil, finds what the types can't, changes
 // nothing and comes before configure each time.
 //
 // Configured panics if C can't be a configuration, which its author must mend.
@@ -78,12 +80,16 @@ func (c *configurer[C]) Validate(ctx context.Context, config jsontext.Value) Dia
 	return diags
 }
 
-func (c *configurer[C]) Configure(ctx context.Context, config jsontext.Value, env Env) Diagnostics {
+func (c *configurer[C]) Configure(ctx context.Context, config jsontext.Value, env Env) (Diagnostics, error) {
 	values, diags := c.read(ctx, config, env.DataDir)
 	if diags.HasErrors() {
-		return diags
+		return diags, nil
 	}
-	return append(diags, diagnosticsOf(c.configure(ctx, values, env))...)
+	err := c.configure(ctx, values, env)
+	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrTimeout) || errors.Is(err, ErrFull) {
+		return nil, err // a full disk, a database that is away: no fault of the configuration
+	}
+	return append(diags, diagnosticsOf(err)...), nil
 }
 
 // read decodes and validates.

@@ -245,7 +245,10 @@ func TestWhatConfigureReturnsBecomesDiagnostics(t *testing.T) {
 		"warnings returned anyway": {Diagnostics{{Severity: SeverityWarning, Summary: "Hm."}}, "[Hm.]"},
 	} {
 		conf := Configured(func(context.Context, options, Env) error { return c.err }, nil)
-		diags := conf.Configure(t.Context(), nil, Env{})
+		diags, err := conf.Configure(t.Context(), nil, Env{})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 		if got := fmt.Sprint([]Diagnostic(diags)); got != c.want {
 			t.Errorf("%s: got %s, want %s", name, got, c.want)
 		}
@@ -256,6 +259,18 @@ func TestWhatConfigureReturnsBecomesDiagnostics(t *testing.T) {
 			if word, err := wire.Severities.Word(d.GetSeverity()); err != nil || (word == "warning") != (diags[i].Severity == SeverityWarning) {
 				t.Errorf("%s: crosses as %q, %v", name, word, err)
 			}
+		}
+	}
+}
+
+// What may pass by itself is no fault of the configuration.
+func TestWhatMayPassIsAnErrorAndNoDiagnostic(t *testing.T) {
+	for _, passing := range []error{
+		Errorf(CodeUnavailable, "disk_full", "no room"), fmt.Errorf("open: %w", Errorf(CodeTimeout, "slow", "no answer")), ErrFull,
+	} {
+		conf := Configured(func(context.Context, struct{}, Env) error { return passing }, nil)
+		if diags, err := conf.Configure(t.Context(), nil, Env{}); !errors.Is(err, passing) || len(diags) != 0 {
+			t.Errorf("%v: %v, %v", passing, diags, err)
 		}
 	}
 }
@@ -276,11 +291,11 @@ func TestConfigureSeesOnlyWhatValidateAccepted(t *testing.T) {
 		return nil
 	})
 	env := Env{DataDir: "/data"}
-	if d := conf.Configure(t.Context(), jsontext.Value(`{"n":-1}`), env); !d.HasErrors() {
-		t.Errorf("got %v", d)
+	if d, err := conf.Configure(t.Context(), jsontext.Value(`{"n":-1}`), env); !d.HasErrors() || err != nil {
+		t.Errorf("got %v, %v", d, err)
 	}
-	if d := conf.Configure(t.Context(), jsontext.Value(`{"n":1,"p":"x.db"}`), env); d != nil {
-		t.Errorf("got %v", d)
+	if d, err := conf.Configure(t.Context(), jsontext.Value(`{"n":1,"p":"x.db"}`), env); d != nil || err != nil {
+		t.Errorf("got %v, %v", d, err)
 	}
 	if len(seen) != 1 || seen[0] != (options{1, "/data/x.db"}) {
 		t.Errorf("configured with %+v", seen)

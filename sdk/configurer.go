@@ -13,6 +13,7 @@ type Configurer interface {
 	// Validate checks values that fit the schema.
 	Validate(ctx context.Context, config jsontext.Value) Diagnostics
 	// Configure applies them. It may come again while no call is in flight; on
-	// errors the earlier configuration stays in force.
-	Configure(ctx context.Context, config jsontext.Value, env Env) Diagnostics
+	// errors the earlier configuration stays in force. Diagnostics are final: the
+	// configuration must change. An error may pass: the host tries again.
+	Configure(ctx context.Context, config jsontext.Value, env Env) (Diagnostics, error)
 }

@@ -59,7 +59,9 @@ func (s *Server) configure(ctx context.Context, req *lifecyclev1.ConfigureReques
 	if s.plugin.Config == nil {
 		diags = noOptions(req.GetConfigJson())
 	} else {
-		diags = s.plugin.Config.Configure(ctx, req.GetConfigJson(), env)
+		if diags, err = s.plugin.Config.Configure(ctx, req.GetConfigJson(), env); err != nil {
+			return nil, err
+		}
 	}
 	if diags.HasErrors() {
 		return diags, nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -314,7 +315,7 @@ func (f *feeder) settle(taken []*lane, items []item, v verdict) {
 func (f *feeder) outcome(it *item, o sdk.Outcome, now time.Time) (m store.Mark, stays bool) {
 	m = store.Mark{Kind: store.MarkDone, Seq: it.seq, Handler: f.id}
 	if len(o.Reason) > maxReason {
-		o.Reason = o.Reason[:maxReason]
+		o.Reason = strings.ToValidUTF8(o.Reason[:maxReason], "")
 	}
 	switch o.Decision {
 	case sdk.Ack:

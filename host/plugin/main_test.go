@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
@@ -107,7 +108,18 @@ func (h *doer) Validate(_ context.Context, config jsontext.Value) sdk.Diagnostic
 	return sdk.Diagnostics{{Severity: sdk.SeverityWarning, Summary: "just so"}}
 }
 
-func (h *doer) Configure(ctx context.Context, config jsontext.Value, env sdk.Env) sdk.Diagnostics {
+func (h *doer) Configure(ctx context.Context, config jsontext.Value, env sdk.Env) (sdk.Diagnostics, error) {
+	var values struct {
+		Greeting string `json:"greeting"`
+	}
+	if err := json.Unmarshal(config, &values); err != nil {
+		return nil, err
+	}
+	if path, waits := strings.CutPrefix(values.Greeting, "wait for "); waits {
+		if _, err := os.Stat(path); err != nil {
+			return nil, sdk.Errorf(sdk.CodeUnavailable, "busy", "hunter2 is in the way").WithNext("Wait.")
+		}
+	}
 	if strings.Contains(string(config), `"die"`) {
 		fmt.Fprintln(os.Stderr, "panic: while configuring")
 		os.Exit(2)
@@ -116,7 +128,7 @@ func (h *doer) Configure(ctx context.Context, config jsontext.Value, env sdk.Env
 	if !diags.HasErrors() {
 		h.env = env
 	}
-	return diags
+	return diags, nil
 }
 
 // do is what tests tell a plugin to do.

@@ -244,6 +244,20 @@ func (r *run) values(ctx context.Context, s *Spec) (jsontext.Value, error) {
 	return v, nil
 }
 
+// said is what a plugin that can't be configured now says, fit to be shown: led
+// to its block and without secrets. The code stays.
+func (s *Spec) said(desc sdk.Description, err error) error {
+	var e *sdk.Error
+	if s.Explain == nil || !errors.As(err, &e) {
+		return err
+	}
+	shown := *e
+	for _, d := range s.Explain(desc, sdk.Diagnostics{{Severity: sdk.SeverityError, Summary: e.Error(), Detail: e.Next}}) {
+		shown.Message, shown.Next = d.Summary, d.Detail
+	}
+	return &shown
+}
+
 func (r *run) configure(ctx context.Context, s *Spec) error {
 	v, err := r.values(ctx, s)
 	if err != nil {
@@ -260,7 +274,7 @@ func (r *run) configure(ctx context.Context, s *Spec) error {
 	case ctx.Err() != nil:
 		return r.late(ctx, "configuration")
 	default:
-		return r.explain("configure", err)
+		return r.explain("configure", s.said(r.desc, err))
 	}
 	if s.Explain != nil && len(diags) > 0 {
 		diags = s.Explain(r.desc, diags)

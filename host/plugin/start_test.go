@@ -137,6 +137,46 @@ func TestWhatAPluginRefusesIsExplainedBeforeAnybodySeesIt(t *testing.T) {
 	}
 }
 
+// What a plugin can't do now is no fault of its configuration: it is started
+// until it can.
+func TestAConfigureThatFailsForNowIsRepeated(t *testing.T) {
+	dir := shortDir(t)
+	free := filepath.Join(dir, "free")
+	var log logBuffer
+	s := spec(sdk.KindFeature, "good", dir)
+	s.Logger = log.logger()
+	s.Restart = Restart{Initial: time.Millisecond, Max: 10 * time.Millisecond}
+	s.Config = func(context.Context, sdk.Description) (jsontext.Value, error) {
+		return jsontext.Value(`{"greeting":"wait for ` + free + `"}`), nil
+	}
+	s.Explain = func(_ sdk.Description, said sdk.Diagnostics) sdk.Diagnostics {
+		said[0].Summary = strings.ReplaceAll(said[0].Summary, "hunter2", "(secret)")
+		return said
+	}
+	again := make(chan struct{}, 64)
+	s.OnState = func(st Status) {
+		if st.State == StateBackoff {
+			again <- struct{}{}
+		}
+	}
+	p := Start(context.Background(), s)
+	defer stopIn(p, 5*time.Second)
+	for range 2 {
+		<-again
+	}
+	if err := os.WriteFile(free, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Second)
+	defer cancel()
+	if err := p.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if said := log.String(); strings.Contains(said, "hunter2") || !strings.Contains(said, "(secret) is in the way") {
+		t.Errorf("the log says:\n%s", said)
+	}
+}
+
 func TestStartsThatMayWorkLaterAreRepeated(t *testing.T) {
 	for mode, want := range map[string]string{
 		"exit":   "ended before the handshake: exit status 3",

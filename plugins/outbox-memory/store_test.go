@@ -98,8 +98,8 @@ func TestConfigureAgainKeepsWhatIsQueued(t *testing.T) {
 	configure := func(rows int) {
 		t.Helper()
 		config := fmt.Sprintf(`{"max_rows":%d,"max_bytes":1048576,"max_entry":262144,"max_records":5}`, rows)
-		if d := p.Config.Configure(context.Background(), jsontext.Value(config), sdk.Env{}); d.HasErrors() {
-			t.Fatal(d)
+		if d, err := p.Config.Configure(context.Background(), jsontext.Value(config), sdk.Env{}); err != nil || d.HasErrors() {
+			t.Fatal(d, err)
 		}
 	}
 	configure(10)

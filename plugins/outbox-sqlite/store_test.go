@@ -222,7 +222,12 @@ func TestConfigureAgainKeepsWhatIsStored(t *testing.T) {
 	p := box.plugin()
 	env := sdk.Env{DataDir: t.TempDir(), Logger: hclog.NewNullLogger()}
 	configure := func(config string) sdk.Diagnostics {
-		return p.Config.Configure(context.Background(), jsontext.Value(config), env)
+		t.Helper()
+		d, err := p.Config.Configure(context.Background(), jsontext.Value(config), env)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
 	}
 	if d := configure(`{"path":"` + env.DataDir + `/a.db","max_rows":10,"max_bytes":1048576,"max_entry":262144}`); d.HasErrors() {
 		t.Fatal(d)

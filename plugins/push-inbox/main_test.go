@@ -61,9 +61,9 @@ func start(t testing.TB) *bench {
 func (b *bench) configure(max int, retention string) {
 	b.t.Helper()
 	config := fmt.Sprintf(`{"path":%q,"retention":%q,"max_messages":%d}`, filepath.Join(b.dir, "inbox.db"), retention, max)
-	d := b.plugin.Config.Configure(context.Background(), jsontext.Value(config), sdk.Env{Host: b.host, Logger: hclog.NewNullLogger(), DataDir: b.dir})
-	if d.HasErrors() {
-		b.t.Fatalf("%+v", d)
+	d, err := b.plugin.Config.Configure(context.Background(), jsontext.Value(config), sdk.Env{Host: b.host, Logger: hclog.NewNullLogger(), DataDir: b.dir})
+	if err != nil || d.HasErrors() {
+		b.t.Fatalf("%+v, %v", d, err)
 	}
 }
 

@@ -64,7 +64,9 @@ type LifecycleServiceClient interface {
 	// Configure or without it (`meshhost validate`), and must change nothing.
 	Validate(ctx context.Context, in *ValidateRequest, opts ...grpc.CallOption) (*ValidateResponse, error)
 	// Configure applies a configuration. It comes before any call of a kind. When
-	// it answers an error diagnostic, the earlier configuration stays in force.
+	// it answers an error diagnostic, the earlier configuration stays in force, and
+	// only another configuration is tried. An RPC error may pass: the host tries
+	// the same again, with a new process.
 	Configure(ctx context.Context, in *ConfigureRequest, opts ...grpc.CallOption) (*ConfigureResponse, error)
 	// Drain finishes what is in flight, within the deadline of the call. After it
 	// comes Configure or the end of the process.
@@ -136,7 +138,9 @@ type LifecycleServiceServer interface {
 	// Configure or without it (`meshhost validate`), and must change nothing.
 	Validate(context.Context, *ValidateRequest) (*ValidateResponse, error)
 	// Configure applies a configuration. It comes before any call of a kind. When
-	// it answers an error diagnostic, the earlier configuration stays in force.
+	// it answers an error diagnostic, the earlier configuration stays in force, and
+	// only another configuration is tried. An RPC error may pass: the host tries
+	// the same again, with a new process.
 	Configure(context.Context, *ConfigureRequest) (*ConfigureResponse, error)
 	// Drain finishes what is in flight, within the deadline of the call. After it
 	// comes Configure or the end of the process.
