@@ -3,6 +3,7 @@ package control
 import (
 	"net/http"
 	"sync"
+	"time"
 )
 
 // keepBuffer is the largest buffer that goes back to the pool, so that one big
@@ -31,7 +32,14 @@ var jsonType = []string{"application/json"}
 // writeBytes answers with a JSON body. An error of Write means that the client
 // went away, which is its own business.
 func writeBytes(w http.ResponseWriter, status int, body []byte) {
+	limitAnswer(w)
 	w.Header()["Content-Type"] = jsonType
 	w.WriteHeader(status)
 	w.Write(body)
+}
+
+// limitAnswer begins the time of an answer. Without it a client that reads
+// nothing would keep its connection and a goroutine here for ever.
+func limitAnswer(w http.ResponseWriter) {
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTimeout)) // fails for a recorder of tests only
 }

@@ -29,6 +29,7 @@ type fake struct {
 	peers    func(string, bool) (sdk.PeerView, error)
 	features []Feature
 	call     func(string, sdk.Call) (jsontext.Value, error)
+	callFor  func(context.Context) (jsontext.Value, error) // instead of call
 	status   Status
 	err      error // of Features, Plugins and Status
 }
@@ -55,7 +56,10 @@ func (f *fake) Wait(ctx context.Context, id string, s sdk.EntryState) (*sdk.Entr
 	return f.wait(ctx, id, s)
 }
 
-func (f *fake) Call(_ context.Context, feature string, c sdk.Call) (jsontext.Value, error) {
+func (f *fake) Call(ctx context.Context, feature string, c sdk.Call) (jsontext.Value, error) {
+	if f.callFor != nil {
+		return f.callFor(ctx)
+	}
 	return f.call(feature, c)
 }
 

@@ -22,6 +22,7 @@ const (
 	maxHeaderBytes = 16 << 10
 	headerTimeout  = 5 * time.Second
 	bodyTimeout    = 30 * time.Second // header and body of one request
+	answerTimeout  = 2 * time.Minute  // a client that has not read its answer by then is cut off
 	idleTimeout    = 2 * time.Minute
 	maxReaders     = 64  // of events
 	maxWaiters     = 256 // of outbox entries
@@ -186,6 +187,7 @@ func (s *Server) lookup(r *http.Request) (route, bool) {
 
 // serve is the way of every request: the rules of PROTOCOL 10.2, then the route.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	http.NewResponseController(w).SetWriteDeadline(time.Time{}) // that of the answer before on this connection
 	if err := admit(r); err != nil {
 		writeProblem(w, err)
 		return

@@ -80,6 +80,7 @@ type pluginList struct {
 }
 
 func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
+	limitAnswer(w)
 	promhttp.HandlerFor(s.opts.Metrics, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}).ServeHTTP(w, r)
 }
 
