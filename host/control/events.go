@@ -2,7 +2,9 @@ package control
 
 import (
 	"bytes"
+	"context"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,6 +34,10 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	q := r.URL.Query()
+	if err := s.attached(r.Context(), q.Get("mesh")); err != nil {
+		writeProblem(w, err)
+		return
+	}
 	st := &stream{w: w, rc: http.NewResponseController(w), mesh: q.Get("mesh")}
 	for _, k := range strings.Split(q.Get("kind"), ",") {
 		if k != "" {
@@ -71,6 +77,24 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		if !st.flush() {
 			return
 		}
+	}
+}
+
+// attached refuses a mesh that is not there: its reader would wait for ever.
+func (s *Server) attached(ctx context.Context, mesh string) error {
+	if mesh == "" {
+		return nil
+	}
+	st, err := s.opts.Overview.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(st.Meshes, func(m MeshStatus) bool { return m.Name == mesh }) {
+		return nil
+	}
+	return &Problem{
+		Status: http.StatusNotFound, Code: "mesh_not_attached", Message: "no mesh " + strconv.Quote(mesh) + " is attached",
+		Next: "meshhost status lists the meshes.",
 	}
 }
 

@@ -56,7 +56,7 @@ func TestEventsArriveInOrderWithTheirData(t *testing.T) {
 }
 
 func TestEventsAreChosenByKindAndMesh(t *testing.T) {
-	ts := start(t, &fake{})
+	ts := start(t, &fake{status: Status{Meshes: []MeshStatus{{Name: "team"}}}})
 	got := collect(t, ts, []string{"message", "inbox"}, "team", 3, func() {
 		ts.bus.Publish("message", "lab", nil)
 		ts.bus.Publish("peer_join", "team", nil)

@@ -46,21 +46,22 @@ func (s *Server) featureCall(w http.ResponseWriter, r *http.Request) {
 		Method: r.PathValue("method"), Params: params.Clone(), Mesh: r.URL.Query().Get("mesh"),
 	})
 	if err != nil {
-		p := *problemOf(err)
-		if p.Next == "" && p.Status == http.StatusBadRequest {
-			p.Next = "GET /v1/features has the parameters of each method, and so has -h on the command line"
-		}
-		writeProblem(w, &p)
+		writeProblem(w, err)
 		return
 	}
 	writeBytes(w, http.StatusOK, res)
 }
 
-// call runs a method and makes sure that the answer can be passed on.
+// call runs a method and makes sure that the answer can be passed on, and that
+// a refusal without a next step gets one.
 func (s *Server) call(ctx context.Context, feature string, c sdk.Call) (jsontext.Value, error) {
 	res, err := s.opts.Features.Call(ctx, feature, c)
 	if err != nil {
-		return nil, err
+		p := *problemOf(err)
+		if p.Next == "" && p.Status == http.StatusBadRequest {
+			p.Next = "GET /v1/features has the parameters of each method, and so has -h on the command line"
+		}
+		return nil, &p
 	}
 	if !res.IsValid() || res.Kind() != jsontext.KindBeginObject {
 		return nil, &Problem{

@@ -373,6 +373,7 @@ func TestBadRequestsAreRefusedWithAReason(t *testing.T) {
 		{"inbox: seen without ids", "POST", "/v1/inbox/seen", `{}`, nil, 400, "missing_field"},
 		{"inbox: prune without before", "DELETE", "/v1/inbox", "", nil, 400, "bad_before"},
 		{"profile: nothing", "POST", "/v1/profile", `{}`, nil, 400, "missing_field"},
+		{"events: no such mesh", "GET", "/v1/events?mesh=lost", "", nil, 404, "mesh_not_attached"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ts := start(t, &fake{call: func(string, sdk.Call) (jsontext.Value, error) { return jsontext.Value(`[]`), nil }})
@@ -388,6 +389,25 @@ func TestBadRequestsAreRefusedWithAReason(t *testing.T) {
 				t.Errorf("no message or next step in %s", body)
 			}
 		})
+	}
+}
+
+func TestARefusalOfAPluginHasANextStepOnEveryRoute(t *testing.T) {
+	refuse := func(string, sdk.Call) (jsontext.Value, error) {
+		return nil, sdk.Errorf(sdk.CodeInvalid, "bad_params", "list: since is odd")
+	}
+	for _, c := range [][3]string{
+		{"GET", "/v1/inbox?since=x", ""},
+		{"DELETE", "/v1/inbox/a", ""},
+		{"GET", "/v1/state", ""},
+		{"POST", "/v1/profile", `{"mesh":"team","summary":"x"}`},
+		{"POST", "/v1/features/inbox/list", `{}`},
+	} {
+		ts := start(t, &fake{call: refuse})
+		status, body := ts.ask(t, c[0], c[1], c[2])
+		if err := holds(body, `{"error":"bad_params"}`); status != 400 || err != nil || strings.Contains(body, `"next":""`) {
+			t.Errorf("%s %s: %d %s, want a next step", c[0], c[1], status, body)
+		}
 	}
 }
 
