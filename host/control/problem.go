@@ -218,14 +218,29 @@ func appendString(b []byte, s string) []byte {
 	return b
 }
 
+// statusNext is the next step of errors whose room names none, by status.
+var statusNext = map[int]string{
+	http.StatusBadRequest:          "correct the request; docs/api.md has the fields of each route",
+	http.StatusForbidden:           "meshhost plugin list and the log say what is allowed",
+	http.StatusNotFound:            "meshhost status shows what there is",
+	http.StatusConflict:            "look at its state now, then decide",
+	http.StatusInternalServerError: "this is a defect; the daemon's log says more",
+	http.StatusBadGateway:          "meshhost peer list -all shows who is there",
+	http.StatusServiceUnavailable:  "try again later; meshhost status shows what is down",
+	http.StatusGatewayTimeout:      "try again; meshhost status shows what is slow",
+}
+
 // writeProblem answers with err.
 func writeProblem(w http.ResponseWriter, err error) {
-	p := problemOf(err)
+	p := *problemOf(err)
+	if p.Next == "" {
+		p.Next = statusNext[p.Status]
+	}
 	if p.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.FormatInt(int64((p.RetryAfter+time.Second-1)/time.Second), 10))
 	}
 	buf := getBuffer()
-	buf.b = appendProblem(buf.b, p)
+	buf.b = appendProblem(buf.b, &p)
 	writeBytes(w, p.Status, buf.b)
 	putBuffer(buf)
 }
