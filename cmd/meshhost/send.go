@@ -47,7 +47,14 @@ func (a *app) sendVerb() *cli.Command {
 	}
 }
 
-func (f *sendFlags) check() error {
+// several reports whether TO is a broadcast, a group or a topic as it is written
+// (PROTOCOL 4.3); nobody reports that such a message was delivered.
+func several(to string) bool {
+	to = strings.TrimSpace(to)
+	return to == "*" || len(to) > 1 && (to[0] == '@' || to[0] == '#')
+}
+
+func (f *sendFlags) check(to string) error {
 	switch f.priority {
 	case "", "now", "next", "low":
 	default:
@@ -58,6 +65,9 @@ func (f *sendFlags) check() error {
 	default:
 		return usagef("use accepted or delivered", "meshhost send: -wait is %q", f.wait)
 	}
+	if f.wait == string(sdk.StateDelivered) && several(to) {
+		return usagef("use -wait accepted", "meshhost send: a message to %s has no report of delivery", to)
+	}
 	if f.timeout <= 0 {
 		return usagef("use a duration such as 30s", "meshhost send: -timeout is %s", f.timeout)
 	}
@@ -65,7 +75,7 @@ func (f *sendFlags) check() error {
 }
 
 func (a *app) send(ctx context.Context, to, body string, f *sendFlags) error {
-	if err := f.check(); err != nil {
+	if err := f.check(to); err != nil {
 		return err
 	}
 	if body == "-" {
