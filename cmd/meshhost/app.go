@@ -111,7 +111,7 @@ func prepare(cmd *cli.Command, a *app) {
 		action = group
 	}
 	cmd.Action = func(ctx context.Context, c *cli.Command) error {
-		if a.help {
+		if a.help && (len(c.Commands) == 0 || !c.Args().Present()) { // else the word is no verb, and action says so
 			return a.showHelp(c)
 		}
 		return action(ctx, c)

@@ -101,7 +101,8 @@ func helpFlags(b *strings.Builder, title string, flags []cli.Flag, inherited boo
 }
 
 // unquote takes the name of a flag's value, written in backquotes, out of its
-// usage, as package flag does.
+// usage, as package flag does. A name that the usage begins with and that a
+// semicolon follows is no part of the sentence.
 func unquote(usage string) (value, rest string) {
 	before, after, ok := strings.Cut(usage, "`")
 	if !ok {
@@ -110,6 +111,9 @@ func unquote(usage string) (value, rest string) {
 	value, after, ok = strings.Cut(after, "`")
 	if !ok {
 		return "", usage
+	}
+	if alone, ok := strings.CutPrefix(after, "; "); ok && before == "" {
+		return value, alone
 	}
 	return value, before + value + after
 }

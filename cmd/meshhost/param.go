@@ -97,7 +97,7 @@ func (p *param) usage() string {
 	if p.isBool() {
 		return usage
 	}
-	return "`" + strings.ToUpper(p.flag()) + "` " + usage
+	return "`" + strings.ToUpper(p.flag()) + "`; " + usage
 }
 
 func (p *param) isBool() bool { return p.kind == "boolean" }
