@@ -337,11 +337,30 @@ func (c *call) table(rows []jsontext.Value, head bool) error {
 		}
 		cells := make([]string, 0, len(columns))
 		for _, col := range columns {
-			cells = append(cells, cell(field(ms, col)))
+			cells = append(cells, clip(cell(field(ms, col))))
 		}
 		t.row(cells...)
 	}
 	return t.flush()
+}
+
+// maxCell is how many characters of a value a table shows: its columns are as
+// wide as their widest value, and a message may have 48,000 bytes.
+const maxCell = 200
+
+// clip cuts a text to maxCell characters.
+func clip(s string) string {
+	if len(s) <= maxCell {
+		return s
+	}
+	n := 0
+	for i := range s {
+		if n == maxCell {
+			return s[:i] + "…"
+		}
+		n++
+	}
+	return s
 }
 
 // printText prints one value alone. A terminal gets it without control
