@@ -166,7 +166,8 @@ func (r *Roster) rows(mesh string, live []sdk.Peer, match func(*row) bool) (rows
 	return rows, ourselves
 }
 
-func sameName(a, b string) bool { return strings.EqualFold(strings.TrimSpace(a), b) }
+// sameName reports whether a peer is called b. A peer without a name is called nothing, not "".
+func sameName(a, b string) bool { return b != "" && strings.EqualFold(strings.TrimSpace(a), b) }
 
 // byName returns the rows with a name. Keys that were only ever announced, so that nobody knows whose they are, count if no
 // other row has it: they are mostly past sessions of a peer that is listed under the same name.

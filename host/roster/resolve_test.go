@@ -29,6 +29,7 @@ var world = []sdk.Peer{
 	peer("99999999aa", "9900000000", "prefixed", sdk.RoleSession),
 	peer("99999999bb", "9911111111", "prefixed too", sdk.RoleSession),
 	peer("77777777aa", "7700000000", "b1b1b1b1", sdk.RoleSession),
+	peer("6666666666", "6600000000", " ", sdk.RoleSession),
 }
 
 var past = []store.Peer{
