@@ -19,6 +19,7 @@ type gate struct {
 
 	mu     sync.Mutex
 	silent map[*admitted]struct{} // connections that have asked nothing yet
+	closed bool                   // no more of them
 }
 
 func newGate(ln net.Listener, done <-chan struct{}, log hclog.Logger) *gate {
@@ -51,11 +52,24 @@ func (g *gate) Accept() (net.Conn, error) {
 			}
 		}
 		a := &admitted{Conn: c, gate: g}
-		g.mu.Lock()
-		g.silent[a] = struct{}{}
-		g.mu.Unlock()
+		if !g.expect(a) {
+			a.Close()
+			return nil, net.ErrClosed
+		}
 		return a, nil
 	}
+}
+
+// expect notes a connection that has asked nothing yet. It reports false when
+// Close has hung up on the others already.
+func (g *gate) expect(a *admitted) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return false
+	}
+	g.silent[a] = struct{}{}
+	return true
 }
 
 // Close stops accepting and hangs up on who has asked nothing: net/http would
@@ -64,6 +78,7 @@ func (g *gate) Close() error {
 	err := g.Listener.Close()
 	g.mu.Lock()
 	silent := g.silent
+	g.closed = true
 	g.silent = make(map[*admitted]struct{})
 	g.mu.Unlock()
 	for a := range silent {

@@ -3,6 +3,7 @@ package control
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/hashicorp/go-hclog"
 	"github.com/meshhost/meshhost/host/event"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -160,3 +162,28 @@ func TestAClientThatReadsNothingIsCutOff(t *testing.T) {
 		t.Run(name, ask)
 	}
 }
+
+func TestAConnectionThatComesWithTheEndIsHungUpOn(t *testing.T) {
+	ln := &pipes{conns: make(chan net.Conn, 1), over: make(chan struct{})}
+	g := newGate(lateListener{ln}, make(chan struct{}), hclog.NewNullLogger())
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	ln.conns <- theirs
+	if err := g.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := g.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Fatalf("Accept gave %v and %v after Close, want net.ErrClosed", c, err)
+	}
+	if _, err := ours.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the connection reads %v, want its end", err)
+	}
+	if len(g.slots) != 0 {
+		t.Errorf("%d slots are still taken", len(g.slots))
+	}
+}
+
+// lateListener has accepted a connection when it is closed.
+type lateListener struct{ *pipes }
+
+func (l lateListener) Accept() (net.Conn, error) { return <-l.conns, nil }
