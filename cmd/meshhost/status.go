@@ -77,6 +77,9 @@ func (a *app) printStatus(st *control.Status) error {
 
 // queueWords counts what an outbox holds.
 func queueWords(o *control.OutboxStatus) string {
+	if o.Error != "" {
+		return "unknown"
+	}
 	var parts []string
 	for _, s := range []sdk.EntryState{sdk.StatePending, sdk.StateWaiting, sdk.StateAccepted, sdk.StateDelivered, sdk.StateDead, sdk.StateExpired, sdk.StateCancelled} {
 		if n := o.States[s]; n > 0 {

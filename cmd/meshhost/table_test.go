@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/meshhost/meshhost/host/control"
 	"github.com/meshhost/meshhost/sdk"
 )
 
@@ -24,6 +25,17 @@ func TestALongTextLeavesTheTableReadable(t *testing.T) {
 	for i, end := range []string{"ID", "é…  m2", "m1"} {
 		if !strings.HasSuffix(lines[i], end) || len([]rune(lines[i])) > maxCell+10 {
 			t.Errorf("line %d has %d characters and ends in %q, want at most %d and %q", i, len([]rune(lines[i])), lines[i][max(0, len(lines[i])-20):], maxCell+10, end)
+		}
+	}
+}
+
+func TestAnOutboxThatDoesNotAnswerIsNotCalledEmpty(t *testing.T) {
+	for want, o := range map[string]control.OutboxStatus{
+		"unknown": {Name: "sqlite", Durable: true, Error: "no answer"},
+		"empty":   {Name: "sqlite", Durable: true},
+	} {
+		if got := queueWords(&o); got != want {
+			t.Errorf("%+v is shown as %q, want %q", o, got, want)
 		}
 	}
 }

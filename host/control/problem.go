@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -43,8 +44,13 @@ type Conflict struct {
 	BrokerMessageID   string // empty: null
 }
 
-// Error names the conflict.
-func (c *Conflict) Error() string { return "idempotency key reused: " + c.Kind }
+// Error says what the key stands for, and names the conflict.
+func (c *Conflict) Error() string {
+	if strings.HasSuffix(c.Kind, "_match") {
+		return "idempotency key reused: the message is in the outbox already and is not sent any more (" + c.Kind + ")"
+	}
+	return "idempotency key reused: it belongs to another message (" + c.Kind + ")"
+}
 
 // Ambiguous says that a name or prefix fits several peers.
 type Ambiguous struct {
