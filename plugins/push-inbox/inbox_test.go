@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -80,6 +81,45 @@ func TestListIsNewestFirstAndBehindACursorOldestFirst(t *testing.T) {
 	}
 	b.want(`{"after":"push-0002"}`, "text 3", "text 4")
 	b.want(`{"since":"`+t0.Add(3*time.Second).UTC().Format(time.RFC3339)+`"}`, "text 4", "text 3")
+}
+
+func TestListsOfLargeMessagesFitAnAnswerAndLoseNone(t *testing.T) {
+	b := start(t)
+	const n = 100
+	for i := range n {
+		p := push(i)
+		p.Body = bytes.Repeat([]byte{1}, 48_000) // six bytes of JSON each
+		b.acked(p)
+	}
+	ask := func(params string) listResult {
+		raw, err := b.plugin.Feature.Call(context.Background(), sdk.Call{Method: "list", Params: jsontext.Value(params)})
+		if err != nil || len(raw) > 16<<20 {
+			t.Fatalf("list %s: %d bytes, %v", params, len(raw), err)
+		}
+		res, err := call[listResult](b, "list", params)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res
+	}
+	newest := ask(`{}`)
+	if len(newest.Messages) == n || newest.Messages[0].ID != "push-0099" || len(newest.Warnings) != 1 {
+		t.Errorf("%d messages from %s on, warnings %q; want the newest that fit, and a warning", len(newest.Messages), newest.Messages[0].ID, newest.Warnings)
+	}
+	for at := 0; at < n-1; {
+		page := ask(fmt.Sprintf(`{"after":"push-%04d"}`, at))
+		if len(page.Messages) == 0 {
+			t.Fatalf("nothing comes after push %d", at)
+		}
+		for _, m := range page.Messages {
+			if at++; m.ID != fmt.Sprintf("push-%04d", at) {
+				t.Fatalf("%s came where push %d was due", m.ID, at)
+			}
+		}
+	}
+	if one := ask(`{"limit":1}`); len(one.Messages) != 1 || len(one.Warnings) != 0 {
+		t.Errorf("limit 1: %d messages, warnings %q", len(one.Messages), one.Warnings)
+	}
 }
 
 func TestListChooses(t *testing.T) {

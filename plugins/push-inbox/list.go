@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/go-json-experiment/json"
 	"github.com/meshhost/meshhost/plugins/internal/sqlitefile"
 	"github.com/meshhost/meshhost/sdk"
 	"zombiezen.com/go/sqlite"
@@ -93,11 +94,16 @@ type query struct {
 	from   string
 }
 
-// list returns messages, newest first; behind a cursor oldest first.
-func (s *store) list(ctx context.Context, q query) ([]message, error) {
-	found := []message{}
-	err := s.file.Read(ctx, func(conn *sqlite.Conn) error {
-		found = found[:0]
+// maxAnswer bounds the messages of one answer as JSON: what passes between two
+// processes has at most 16 MiB.
+const maxAnswer = 8 << 20
+
+// list returns messages, newest first; behind a cursor oldest first. It stops
+// where the next one would not fit; more says so.
+func (s *store) list(ctx context.Context, q query) (found []message, more bool, err error) {
+	err = s.file.Read(ctx, func(conn *sqlite.Conn) error {
+		found, more = []message{}, false
+		size := 0
 		after := int64(-1)
 		if q.after != "" {
 			var err error
@@ -107,11 +113,20 @@ func (s *store) list(ctx context.Context, q query) ([]message, error) {
 		}
 		sql, args := q.statement(after)
 		return sqlitefile.Each(conn, sql, func(stmt *sqlite.Stmt) (bool, error) {
-			found = append(found, readMessage(stmt))
+			m := readMessage(stmt)
+			raw, err := json.Marshal(m)
+			if err != nil {
+				return false, err
+			}
+			if size += len(raw) + 1; size > maxAnswer && len(found) > 0 {
+				more = true
+				return false, nil
+			}
+			found = append(found, m)
 			return true, nil
 		}, args...)
 	})
-	return found, err
+	return found, more, err
 }
 
 func (q query) statement(after int64) (string, []any) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/meshhost/meshhost/sdk"
@@ -23,6 +24,7 @@ type listParams struct {
 
 type listResult struct {
 	Messages []message `json:"messages"`
+	Warnings []string  `json:"warnings,omitempty" doc:"Why there are fewer than asked for."`
 }
 
 type idParams struct {
@@ -93,8 +95,12 @@ func (b *inbox) callList(ctx context.Context, call sdk.Call, p listParams) (list
 		}
 		q.since = since.UnixMilli()
 	}
-	messages, err := b.list(ctx, q)
-	return listResult{Messages: messages}, err
+	messages, more, err := b.list(ctx, q)
+	res := listResult{Messages: messages}
+	if more {
+		res.Warnings = []string{fmt.Sprintf("these are %d of the messages that were asked for: more don't fit one answer; choose by since, from or unread, or page by after", len(messages))}
+	}
+	return res, err
 }
 
 func (b *inbox) callShow(ctx context.Context, call sdk.Call, p idParams) (message, error) {
