@@ -91,7 +91,8 @@ func (a *app) format(names []string, check, write bool) error {
 	return nil
 }
 
-// hclFiles is the file itself, or the *.hcl files of a directory in name order.
+// hclFiles is the file itself, or the *.hcl files of a directory in name order,
+// hidden ones left out, as the daemon reads it.
 // JSON has no format of its own here.
 func hclFiles(name string) ([]string, error) {
 	if name == "-" {
@@ -110,7 +111,7 @@ func hclFiles(name string) ([]string, error) {
 	}
 	var files []string
 	for _, e := range entries {
-		if e.Type().IsRegular() && strings.HasSuffix(e.Name(), ".hcl") {
+		if !e.IsDir() && !strings.HasPrefix(e.Name(), ".") && strings.HasSuffix(e.Name(), ".hcl") {
 			files = append(files, filepath.Join(name, e.Name()))
 		}
 	}
