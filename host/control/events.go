@@ -85,12 +85,9 @@ func (s *Server) attached(ctx context.Context, mesh string) error {
 	if mesh == "" {
 		return nil
 	}
-	st, err := s.opts.Overview.Status(ctx)
-	if err != nil {
+	names, err := s.meshNames(ctx)
+	if err != nil || slices.Contains(names, mesh) {
 		return err
-	}
-	if slices.ContainsFunc(st.Meshes, func(m MeshStatus) bool { return m.Name == mesh }) {
-		return nil
 	}
 	return &Problem{
 		Status: http.StatusNotFound, Code: "mesh_not_attached", Message: "no mesh " + strconv.Quote(mesh) + " is attached",

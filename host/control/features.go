@@ -52,14 +52,19 @@ func (s *Server) featureCall(w http.ResponseWriter, r *http.Request) {
 	writeBytes(w, http.StatusOK, res)
 }
 
-// call runs a method and makes sure that the answer can be passed on, and that
-// a refusal without a next step gets one.
+// call runs a method and makes sure that the answer can be passed on. A refusal
+// without a next step gets one, and one for want of a mesh names them all.
 func (s *Server) call(ctx context.Context, feature string, c sdk.Call) (jsontext.Value, error) {
 	res, err := s.opts.Features.Call(ctx, feature, c)
 	if err != nil {
 		p := *problemOf(err)
 		if p.Next == "" && p.Status == http.StatusBadRequest {
 			p.Next = "GET /v1/features has the parameters of each method, and so has -h on the command line"
+		}
+		if p.Code == "mesh_required" && len(p.Fields) == 0 {
+			if names, err := s.meshNames(ctx); err == nil { // else the refusal itself says more
+				p.Fields = []Field{{"attached", names}}
+			}
 		}
 		return nil, &p
 	}

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"context"
 	"net/http"
 
 	"github.com/go-json-experiment/json"
@@ -125,11 +126,16 @@ func (s *Server) meshesOf(r *http.Request, named string) ([]string, error) {
 	if named != "" {
 		return []string{named}, nil
 	}
-	st, err := s.opts.Overview.Status(r.Context())
+	return s.meshNames(r.Context())
+}
+
+// meshNames are all meshes.
+func (s *Server) meshNames(ctx context.Context) ([]string, error) {
+	st, err := s.opts.Overview.Status(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var names []string
+	names := make([]string, 0, len(st.Meshes))
 	for _, m := range st.Meshes {
 		names = append(names, m.Name)
 	}

@@ -392,6 +392,23 @@ func TestBadRequestsAreRefusedWithAReason(t *testing.T) {
 	}
 }
 
+func TestWhoNamesNoMeshIsToldWhichThereAre(t *testing.T) {
+	ts := start(t, &fake{
+		status: Status{Meshes: []MeshStatus{{Name: "team"}, {Name: "lab"}}},
+		call:   func(_ string, c sdk.Call) (jsontext.Value, error) { return nil, c.NeedMesh() },
+	})
+	for _, c := range [][3]string{
+		{"POST", "/v1/state", `{"key":"k","value":1}`},
+		{"GET", "/v1/state", ""},
+		{"POST", "/v1/features/state/list", ""},
+	} {
+		status, body := ts.ask(t, c[0], c[1], c[2])
+		if err := holds(body, `{"error":"mesh_required","attached":["team","lab"]}`); status != 400 || err != nil {
+			t.Errorf("%s %s: %d %v", c[0], c[1], status, err)
+		}
+	}
+}
+
 func TestARefusalOfAPluginHasANextStepOnEveryRoute(t *testing.T) {
 	refuse := func(string, sdk.Call) (jsontext.Value, error) {
 		return nil, sdk.Errorf(sdk.CodeInvalid, "bad_params", "list: since is odd")
