@@ -17,7 +17,8 @@ import (
 const (
 	keepalive   = 15 * time.Second
 	eventBuffer = 1024             // events that a reader may lag behind
-	eventBatch  = 64               // events in one write
+	eventBatch  = 64               // events in one write, and about
+	eventBytes  = 256 << 10        // so many bytes of them
 	eventWrite  = 10 * time.Second // a reader that takes nothing for so long is cut off
 	retryBusy   = 5 * time.Second
 )
@@ -109,6 +110,9 @@ type stream struct {
 // false when the bus is closed.
 func (st *stream) more(c <-chan event.Event) bool {
 	for range eventBatch {
+		if len(st.buf) >= eventBytes {
+			return true
+		}
 		select {
 		case ev, ok := <-c:
 			if !ok {

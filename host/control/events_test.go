@@ -135,6 +135,25 @@ func TestKeepaliveEvery15Seconds(t *testing.T) {
 	})
 }
 
+func TestABurstOfLargeEventsIsWrittenInParts(t *testing.T) {
+	large := event.Event{Kind: "message", Data: jsontext.Value(`{"body":"` + strings.Repeat("x", 48_000) + `"}`)}
+	c := make(chan event.Event, eventBatch)
+	for range eventBatch {
+		c <- large
+	}
+	st := &stream{}
+	for len(c) > 0 {
+		before := len(c)
+		if !st.more(c) || len(c) == before {
+			t.Fatalf("it stopped with %d events left", len(c))
+		}
+		if len(st.buf) > eventBytes+49_000 {
+			t.Fatalf("%d bytes in one write", len(st.buf))
+		}
+		st.buf = st.buf[:0]
+	}
+}
+
 func TestASlowReaderLosesEventsAndStallsNobody(t *testing.T) {
 	ts := start(t, &fake{})
 	slow, err := net.Dial("unix", ts.socket)
