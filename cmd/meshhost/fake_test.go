@@ -93,7 +93,7 @@ func (h *fakeHost) Send(_ context.Context, r control.SendRequest) (control.SendR
 		return rep, sdk.Errorf(sdk.CodeTimeout, "", "no answer")
 	case "twice":
 		rep.Status, rep.Duplicate, rep.Durable = control.StatusDone, true, false
-	case "offline":
+	case "offline", "AB12": // the second is the key that it goes to
 		rep.Resolved.From = "directory"
 	}
 	return rep, nil

@@ -101,7 +101,7 @@ func (a *app) send(ctx context.Context, to, body string, f *sendFlags) error {
 	if err != nil {
 		return err
 	}
-	a.sendWords(&res)
+	a.sendWords(to, &res)
 	if !a.json.on {
 		if _, err := fmt.Fprintln(a.stdout, clean(res.ClientMessageID)); err != nil {
 			return err
@@ -116,14 +116,15 @@ func (a *app) send(ctx context.Context, to, body string, f *sendFlags) error {
 	return a.sendWait(ctx, c, &res, sdk.EntryState(f.wait), f.timeout)
 }
 
-func (a *app) sendWords(res *control.SendResult) {
+func (a *app) sendWords(to string, res *control.SendResult) {
 	if !res.Durable {
 		a.warn("the outbox keeps messages in memory only: this one ends with its process")
 	}
 	if res.Duplicate {
 		a.warn("this message was there already; it is not sent again")
 	}
-	if res.Resolved != nil && res.Resolved.From == "directory" {
+	// A key goes as it is written: nobody asked the mesh whether its peer is there.
+	if res.Resolved != nil && res.Resolved.From == "directory" && !strings.EqualFold(strings.TrimSpace(to), res.Resolved.Target) {
 		a.warn("the peer is not listed now; the message goes to the key known from before, and waits for it")
 	}
 }
