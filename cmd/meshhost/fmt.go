@@ -103,6 +103,9 @@ func hclFiles(name string) ([]string, error) {
 		return nil, notThere(err, "name a configuration that exists")
 	}
 	if !info.IsDir() {
+		if strings.HasSuffix(name, ".json") {
+			return nil, usagef("a formatter of JSON lays it out", "meshhost fmt: %s is JSON, not HCL", name)
+		}
 		return []string{name}, nil
 	}
 	entries, err := os.ReadDir(name)
