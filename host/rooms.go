@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -115,21 +116,40 @@ func (r rooms) Peers(ctx context.Context, mesh string, all bool) (sdk.PeerView, 
 	if mesh != "" {
 		return r.h.listPeers(ctx, mesh, all)
 	}
+	names := r.h.meshNames()
+	views, errs := make([]sdk.PeerView, len(names)), make([]error, len(names))
+	var wg sync.WaitGroup
+	for i, name := range names { // side by side: a broker that is slow costs its own time, not that of all before it
+		wg.Go(func() { views[i], errs[i] = r.h.listPeers(ctx, name, all) })
+	}
+	wg.Wait()
 	var out sdk.PeerView
-	for _, name := range r.h.meshNames() {
-		view, err := r.h.listPeers(ctx, name, all)
+	for i, err := range errs {
 		if err != nil {
-			if len(r.h.meshes) == 1 {
-				return view, err
-			}
-			out.Warnings = append(out.Warnings, "mesh "+name+": "+err.Error())
+			out.Warnings = append(out.Warnings, "mesh "+names[i]+": "+err.Error())
 			continue
 		}
-		out.Peers = append(out.Peers, view.Peers...)
-		out.Hidden = append(out.Hidden, view.Hidden...)
-		out.Warnings = append(out.Warnings, view.Warnings...)
+		out.Peers = append(out.Peers, views[i].Peers...)
+		out.Hidden = addHidden(out.Hidden, views[i].Hidden)
+		out.Warnings = append(out.Warnings, views[i].Warnings...)
+	}
+	if !slices.Contains(errs, nil) {
+		return sdk.PeerView{}, errs[0]
 	}
 	return out, nil
+}
+
+// addHidden adds counts of one filter and reason up.
+func addHidden(sum, more []sdk.HiddenCount) []sdk.HiddenCount {
+	for _, c := range more {
+		i := slices.IndexFunc(sum, func(s sdk.HiddenCount) bool { return s.Filter == c.Filter && s.Reason == c.Reason })
+		if i < 0 {
+			sum = append(sum, c)
+			continue
+		}
+		sum[i].Count += c.Count
+	}
+	return sum
 }
 
 // Features is control.Features.

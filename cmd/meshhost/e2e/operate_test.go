@@ -231,6 +231,10 @@ func TestTwoMeshesInOneDaemon(t *testing.T) {
 	if len(seen) != 2 {
 		t.Errorf("without -mesh: rows of %v", seen)
 	}
+	sh.run("peer", "list", "-json").into("peer_list/v1", &l)
+	if len(l.Peers) != 0 || len(l.Hidden) != 1 || l.Hidden[0].Count != 4 {
+		t.Errorf("what is hidden in two meshes: %+v", l)
+	}
 	for _, path := range []string{"outbox-sqlite", "outbox-second"} {
 		if _, err := os.Stat(filepath.Join(a.dir, "data", "plugins", path, "outbox.db")); err != nil {
 			t.Error(err)
@@ -239,6 +243,13 @@ func TestTwoMeshesInOneDaemon(t *testing.T) {
 	w1.broker.kill() // one dead mesh leaves the other working
 	sh.run("send", b2.member.PublicKey, "still", "-mesh", "other", "-wait", "delivered").exits(0)
 	sh.run("peer", "list", "-all").exits(0, "team")
+	w2.broker.kill()
+	await(t, 10*time.Second, "the loss is noticed", func() error {
+		if r := sh.run("peer", "list", "-all"); r.code != 1 || r.words == "" {
+			return fmt.Errorf("without any broker a list exits %d: %s", r.code, r.words)
+		}
+		return nil
+	})
 }
 
 // Who is not let in learns so, from the status and by the exit code; what is
