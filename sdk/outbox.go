@@ -154,6 +154,11 @@ func (k OpKind) Fenced() bool {
 	}
 }
 
+// MaxDelay is the most that Op.After asks for; a backend cuts what is longer. A
+// due time that is farther ahead was set by a clock that has gone back since,
+// and counts as due: no message may stay behind for that.
+const MaxDelay = time.Hour
+
 // Op is one change for Apply. Which fields count is said at the OpKind.
 type Op struct {
 	Kind  OpKind
@@ -163,7 +168,7 @@ type Op struct {
 	Lane   string
 	Epoch  int64
 	Target string        // wake
-	After  time.Duration // defer, wait
+	After  time.Duration // defer, wait; at most MaxDelay
 	Count  bool          // defer
 	Error  string        // defer, wait, die
 	// BrokerMessageID and At belong to accepted; At also to delivered.

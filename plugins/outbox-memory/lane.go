@@ -80,7 +80,7 @@ func (s *store) Fetch(ctx context.Context, req sdk.FetchRequest) (sdk.FetchResul
 	}
 	var res sdk.FetchResult
 	var due []*queue
-	due, res.NextDue, res.More = s.laneOf(req.Lane).dueQueues(req, outboxstate.Millis(s.now()))
+	due, res.NextDue, res.More = s.laneOf(req.Lane).dueQueues(req, outboxstate.Millis(s.clock()))
 	rows, bytes := req.MaxRows, int64(outboxstate.FetchBytes)
 	for i, q := range due {
 		if i > 0 && bytes <= 0 {

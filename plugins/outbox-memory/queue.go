@@ -59,6 +59,12 @@ func (l *lane) moved(q *queue) {
 	l.put(q, &l.later)
 }
 
+// reorder follows a change of many heads.
+func (l *lane) reorder() {
+	heap.Init(&l.due)
+	heap.Init(&l.later)
+}
+
 // ripen moves queues whose head is due by now from later to due.
 func (l *lane) ripen(now int64) {
 	for len(l.later) > 0 && l.later[0].head().DueAt <= now {

@@ -15,6 +15,7 @@ type store struct {
 	now func() time.Time
 
 	mu         sync.Mutex // guards what follows
+	latest     time.Time  // the farthest that now has come
 	limits     outboxstate.Limits
 	maxRecords int64
 	usage      outboxstate.Usage
@@ -55,6 +56,29 @@ func (s *store) limit(limits outboxstate.Limits, maxRecords int64) {
 	s.forget()
 }
 
+// clock reads now, and makes due what a clock that has gone back left too far
+// ahead. Small steps are not worth the walk: they delay a row by as much.
+func (s *store) clock() time.Time {
+	now := s.now()
+	if !now.Before(s.latest.Add(-time.Minute)) {
+		if now.After(s.latest) {
+			s.latest = now
+		}
+		return now
+	}
+	s.latest = now
+	ms := outboxstate.Millis(now)
+	for el := s.arrival.Front(); el != nil; el = el.Next() {
+		if r := el.Value.(*row); r.State.Live() && outboxstate.Due(r.DueAt, ms) {
+			r.DueAt = min(r.DueAt, ms)
+		}
+	}
+	for _, l := range s.lanes {
+		l.reorder()
+	}
+	return now
+}
+
 // Apply implements sdk.Outbox.
 func (s *store) Apply(ctx context.Context, ops []sdk.Op) ([]sdk.OpResult, error) {
 	if err := outboxstate.CheckOps(ops); err != nil {
@@ -65,7 +89,7 @@ func (s *store) Apply(ctx context.Context, ops []sdk.Op) ([]sdk.OpResult, error)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := s.now()
+	now := s.clock()
 	results := make([]sdk.OpResult, len(ops))
 	for i := range ops {
 		results[i] = s.apply(&ops[i], now)

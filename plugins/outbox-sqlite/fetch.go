@@ -46,52 +46,48 @@ func dueTargets(conn *sqlite.Conn, req sdk.FetchRequest, now int64, res *sdk.Fet
 	}
 	bound := min(req.MaxQueues, req.MaxRows)
 	res.NextDue = -1
-	stmt, err := sqlitefile.Bind(conn, sqlHeads, req.Lane)
-	if err != nil {
-		return nil, err
-	}
-	defer stmt.Reset()
 	var targets []string
-	for {
-		row, err := stmt.Step()
-		if err != nil || !row {
-			return targets, err
-		}
-		target, due := stmt.ColumnText(0), stmt.ColumnInt64(1)
+	// take is called with heads in the order of their due times.
+	take := func(target string, due int64) (more bool) {
 		switch {
 		case held[target]:
-		case due > now:
+		case !outboxstate.Due(due, now):
 			res.NextDue = time.Duration(due-now) * time.Millisecond
-			return targets, nil
+			return false
 		case len(targets) < bound:
 			targets = append(targets, target)
-		case !res.More:
+		default:
 			res.More = true
-			// The first head that is not due yet may be far behind many due
-			// ones; one step finds it.
-			next, err := nextDue(conn, req.Lane, now, held)
-			res.NextDue = next
-			return targets, err
+			return false
 		}
+		return true
 	}
+	if err := eachHead(conn, take, sqlHeads, req.Lane); err != nil {
+		return nil, err
+	}
+	if res.NextDue >= 0 {
+		// Behind the heads that are due later may be some of a clock that went back.
+		return targets, eachHead(conn, take, sqlHeadsAfter, req.Lane, outboxstate.Horizon(now))
+	}
+	if !res.More {
+		return targets, nil
+	}
+	// The first head that is not due yet may be far behind many due ones; one
+	// step finds it.
+	return targets, eachHead(conn, func(target string, due int64) bool {
+		if !held[target] && !outboxstate.Due(due, now) {
+			res.NextDue = time.Duration(due-now) * time.Millisecond
+		}
+		return held[target]
+	}, sqlHeadsAfter, req.Lane, now)
 }
 
-// nextDue is the time until the first head of a lane that is due after now.
-func nextDue(conn *sqlite.Conn, lane string, now int64, held map[string]bool) (time.Duration, error) {
-	stmt, err := sqlitefile.Bind(conn, sqlHeadsAfter, lane, now)
-	if err != nil {
-		return -1, err
-	}
-	defer stmt.Reset()
-	for {
-		row, err := stmt.Step()
-		if err != nil || !row {
-			return -1, err
-		}
-		if !held[stmt.ColumnText(0)] {
-			return time.Duration(stmt.ColumnInt64(1)-now) * time.Millisecond, nil
-		}
-	}
+// eachHead calls f with the target and due time of each head until it answers
+// false.
+func eachHead(conn *sqlite.Conn, f func(target string, due int64) (more bool), query string, args ...any) error {
+	return sqlitefile.Each(conn, query, func(stmt *sqlite.Stmt) (bool, error) {
+		return f(stmt.ColumnText(0), stmt.ColumnInt64(1)), nil
+	}, args...)
 }
 
 // readQueues fills res with the first rows of each target's queue.

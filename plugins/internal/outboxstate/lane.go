@@ -23,6 +23,9 @@ type Lane struct {
 // ended. It is far longer than any holder believes that it still has it.
 const LaneMemory = 30 * 24 * time.Hour
 
+// maxLease bounds a lease; hosts ask for 15 s.
+const maxLease = time.Hour
+
 // CheckAcquire refuses a request that names nobody. The error is ErrInvalid.
 func CheckAcquire(req sdk.AcquireRequest) error {
 	if req.Lane == "" || req.Owner == "" || req.Incarnation == "" || req.TTL < time.Millisecond {
@@ -35,12 +38,13 @@ func CheckAcquire(req sdk.AcquireRequest) error {
 // is Held nothing changed.
 func (l Lane) Acquire(req sdk.AcquireRequest, now time.Time) (Lane, sdk.Lease) {
 	ms := Millis(now)
-	live := l.Owner != "" && ms < l.Expires
+	// An end that no lease can have was set by a clock that has gone back.
+	live := l.Owner != "" && ms < l.Expires && l.Expires <= ms+maxLease.Milliseconds()
 	mine := l.Owner == req.Owner
 	if live && !mine {
 		return l, sdk.Lease{Held: true, HeldBy: l.Owner, RetryIn: time.Duration(l.Expires-ms) * time.Millisecond}
 	}
-	next := Lane{Owner: req.Owner, Incarnation: req.Incarnation, Epoch: l.Epoch + 1, Expires: Millis(now.Add(req.TTL))}
+	next := Lane{Owner: req.Owner, Incarnation: req.Incarnation, Epoch: l.Epoch + 1, Expires: Millis(now.Add(min(req.TTL, maxLease)))}
 	if mine && l.Incarnation == req.Incarnation {
 		next.Epoch = l.Epoch
 		return next, sdk.Lease{Epoch: next.Epoch}

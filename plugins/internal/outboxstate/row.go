@@ -108,7 +108,7 @@ func postpone(row *Row, op *sdk.Op, now time.Time) (sdk.OpResult, Effect) {
 	} else if op.Count {
 		row.Attempts++
 	}
-	row.DueAt = Millis(now.Add(max(op.After, 0)))
+	row.DueAt = Millis(now.Add(min(max(op.After, 0), sdk.MaxDelay)))
 	row.LastError = Shorten(op.Error)
 	return result(sdk.OpApplied, row), Effect{Changed: true}
 }
@@ -161,6 +161,13 @@ func dropIf(row *Row, drop bool) Effect {
 	}
 	return eff
 }
+
+// Due reports whether a row of that due time may be tried: it is past, or
+// beyond what any delay can set, since the clock that set it has gone back.
+func Due(dueAt, now int64) bool { return dueAt <= now || dueAt > Horizon(now) }
+
+// Horizon is the last due time that an op can set now.
+func Horizon(now int64) int64 { return now + sdk.MaxDelay.Milliseconds() }
 
 // Wake makes a waiting row pending and due now.
 func Wake(row *Row, now time.Time) {

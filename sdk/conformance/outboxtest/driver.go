@@ -67,7 +67,7 @@ type conformance struct {
 func cases() []conformance {
 	var all []conformance
 	for _, group := range [][]conformance{
-		appendCases, stateCases, queueCases, fetchCases, laneCases, readCases, limitCases, concurrencyCases, durableCases, modelCases,
+		appendCases, stateCases, queueCases, fetchCases, laneCases, readCases, limitCases, clockCases, concurrencyCases, durableCases, modelCases,
 	} {
 		all = append(all, group...)
 	}

@@ -507,7 +507,8 @@ type Op struct {
 	Epoch int64 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// Required for wake.
 	Target string `protobuf:"bytes,6,opt,name=target,proto3" json:"target,omitempty"`
-	// Optional, for defer and wait.
+	// Optional, for defer and wait: at most an hour. A due time farther ahead comes
+	// from a clock that went back, and counts as due.
 	AfterNs int64 `protobuf:"varint,7,opt,name=after_ns,json=afterNs,proto3" json:"after_ns,omitempty"`
 	// Optional, for defer.
 	Count bool `protobuf:"varint,8,opt,name=count,proto3" json:"count,omitempty"`
