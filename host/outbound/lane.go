@@ -57,10 +57,11 @@ type Lane struct {
 
 	read   []any // mail that was read, for its memory
 	queues map[string]*queue
-	// ready are queues whose head may go, by priority: now, next, low.
-	ready    [3]fifo
+	// ready are queues whose head may go, by rank.
+	ready    [4]fifo
 	rows     int
 	bytes    int
+	probes   int // rows that wait for their peer
 	inflight int
 	// suspects were on the wire when the broker closed the socket over a frame.
 	suspects map[*row]*queue

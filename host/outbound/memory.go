@@ -26,6 +26,9 @@ func (l *Lane) push(q *queue, r *row) {
 	q.lastSeq = r.seq
 	l.rows++
 	l.bytes += r.size
+	if r.probe {
+		l.probes++
+	}
 	l.enlist(q)
 }
 
@@ -44,6 +47,7 @@ func (l *Lane) remove(q *queue, i int) {
 	}
 	l.rows--
 	l.bytes -= r.size
+	l.endProbe(q, r)
 	delete(l.suspects, r)
 }
 
@@ -53,15 +57,18 @@ func (l *Lane) enlist(q *queue) {
 		return
 	}
 	q.ready = true
-	l.ready[rank(q.rows[0].msg.Priority)].push(q)
+	l.ready[rank(q.rows[0])].push(q)
 }
 
-// rank orders priorities among due queues (PROTOCOL 4.1).
-func rank(priority string) int {
-	switch priority {
-	case "now":
+// rank orders heads among due queues: by priority (PROTOCOL 4.1), and probes
+// behind all others.
+func rank(r *row) int {
+	switch {
+	case r.probe:
+		return probeRank
+	case r.msg.Priority == "now":
 		return 0
-	case "low":
+	case r.msg.Priority == "low":
 		return 2
 	default:
 		return 1
@@ -166,6 +173,10 @@ func (l *Lane) load(f *sdk.Queue) (bool, error) {
 	}
 	_, grew := l.grew[f.Target]
 	q := l.queueOf(f.Target)
+	if l.probes >= maxProbes && f.Rows[0].State == sdk.StateWaiting {
+		l.putOff(q, &f.Rows[0])
+		return true, nil
+	}
 	q.more = f.More || grew
 	for i := range f.Rows {
 		if i == maxQueueRows {

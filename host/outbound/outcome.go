@@ -45,7 +45,7 @@ func (l *Lane) onOutcome(q *queue, r *row, out Outcome) {
 	case RateLimited, NotSent:
 		// The row keeps its place and goes again; that costs no attempt.
 	case NoPeer:
-		l.park(q, r, sdk.Op{Kind: sdk.OpWait, After: probeEvery, Error: out.Detail})
+		l.park(q, r, sdk.Op{Kind: sdk.OpWait, After: l.probeIn(), Error: out.Detail})
 		l.watch(q.target)
 	case Refused:
 		l.die(q, r, out.Detail)

@@ -10,6 +10,13 @@ import (
 const (
 	// probeEvery is how often a message for an absent peer is tried at most.
 	probeEvery = 10 * time.Minute
+	// probeSpace is the time between any two probes, on average: they share the
+	// member's rate (1/s, PROTOCOL 1.7) with what can be delivered.
+	probeSpace = 6 * time.Second
+	// maxProbes bounds the probes in memory; others are put off.
+	maxProbes = 64
+	// probeRank is the last of Lane.ready.
+	probeRank = 3
 	// relistEvery is how often the peers are listed while something waits.
 	relistEvery = time.Minute
 	// maxWaitingTargets bounds the targets whose coming a lane watches for.
@@ -46,6 +53,17 @@ func (l *Lane) watch(target string) {
 	l.waiting[target] = struct{}{}
 }
 
+// probeIn is the time until a queue without a peer is tried again.
+func (l *Lane) probeIn() time.Duration {
+	return min(max(probeEvery, time.Duration(len(l.waiting))*probeSpace), sdk.MaxDelay)
+}
+
+// putOff leaves a queue whose probe is due in the backend until a later one.
+func (l *Lane) putOff(q *queue, head *sdk.Entry) {
+	l.watch(q.target)
+	l.park(q, rowOf(head, "", ""), sdk.Op{Kind: sdk.OpWait, After: l.probeIn(), Error: head.LastError})
+}
+
 // onPeers wakes the queues of peers that are there. Without the lease nothing
 // can be woken; the list that follows the lease does it.
 func (l *Lane) onPeers(keys []string) {
@@ -62,9 +80,34 @@ func (l *Lane) onPeers(keys []string) {
 	}
 }
 
+// cameBack gives a queue in memory whose peer is there the rank of its priority.
+func (l *Lane) cameBack(target string) {
+	if q := l.queues[target]; q != nil {
+		for _, r := range q.rows {
+			l.endProbe(q, r)
+		}
+		l.enlist(q)
+	}
+}
+
+// endProbe takes a queue whose head r is no probe any more out of the list of
+// those, which is short; enlist finds its new place.
+func (l *Lane) endProbe(q *queue, r *row) {
+	if !r.probe {
+		return
+	}
+	r.probe = false
+	l.probes--
+	if q.ready {
+		l.ready[probeRank].drop(q)
+		q.ready = false
+	}
+}
+
 func (l *Lane) onWoken(m mailWoken) {
 	switch m.res.Code {
 	case sdk.OpApplied:
+		l.cameBack(m.target)
 		l.onGrew(m.target)
 	case sdk.OpFenced:
 		l.fenced(m.epoch)

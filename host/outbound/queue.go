@@ -25,6 +25,8 @@ type row struct {
 	attempts int
 	// unknown counts attempts without an answer, for the pause between them.
 	unknown int
+	// probe is true for a row that waits for its peer and goes to find out.
+	probe bool
 }
 
 // queue is what a lane has in memory of one target: a run of live rows in seq
@@ -81,6 +83,7 @@ func rowOf(e *sdk.Entry, fingerprint, body string) *row {
 		notAfter: e.NotAfter,
 		final:    isMulticast(e.Target),
 		attempts: e.Attempts,
+		probe:    e.State == sdk.StateWaiting,
 		size:     len(body) + len(e.Target) + 512,
 	}
 }
@@ -112,6 +115,13 @@ func (f *fifo) pop() *queue {
 	f.items[f.first] = nil
 	f.first++
 	return q
+}
+
+// drop takes a queue out, wherever it is.
+func (f *fifo) drop(q *queue) {
+	if i := slices.Index(f.items[f.first:], q); i >= 0 {
+		f.items = slices.Delete(f.items, f.first+i, f.first+i+1)
+	}
 }
 
 // unpop puts back what pop just took.
