@@ -75,6 +75,7 @@ type Committer struct {
 	bytes     int
 	closed    bool
 	lastErr   error
+	trouble   trouble
 	downSince time.Time // zero: up, as far as known
 	retrying  bool      // ops are being repeated, so a return will be noticed
 	wake      chan struct{}
@@ -163,14 +164,19 @@ func (c *Committer) leave(p *pending) error {
 	defer c.mu.Unlock()
 	p.gone = true
 	if p.inCall || p.maybe {
-		return outcomeUnknown()
+		return c.outcomeUnknown()
 	}
 	return c.unavailable() // gone before any call: it is never carried
 }
 
-func outcomeUnknown() error {
-	return sdk.Errorf(sdk.CodeTimeout, "outcome_unknown",
-		"the outbox did not answer in time: the message may or may not be stored").
+// outcomeUnknown says that the message may be stored, and why that is not
+// known. Called with mu held.
+func (c *Committer) outcomeUnknown() error {
+	why := "the outbox did not answer in time"
+	if c.lastErr != nil {
+		why = "the outbox fails: " + c.lastErr.Error()
+	}
+	return sdk.Errorf(sdk.CodeTimeout, "outcome_unknown", "the message may or may not be stored: %s", why).
 		WithNext("Send it again with the same client_message_id: it will not be sent twice.")
 }
 
@@ -319,6 +325,7 @@ func (c *Committer) carry(ctx context.Context, batch []*pending) error {
 	}
 	c.mu.Lock()
 	c.lastErr, c.downSince = nil, time.Time{}
+	c.trouble.ended(c.logger, "the outbox stores and settles messages: it works again")
 	c.mu.Unlock()
 	for i, p := range batch {
 		c.finish(p, results[i])

@@ -2,6 +2,7 @@ package outbound
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/meshhost/meshhost/sdk"
@@ -63,8 +64,12 @@ func (l *Lane) onFetched(m mailFetched) {
 	case m.err != nil:
 		l.leased.failed(m.err)
 		l.logger.Debug("fetch failed", "lane", l.name, "error", m.err)
+		if !errors.Is(m.err, sdk.ErrFenced) {
+			l.unfetched.failed(l.logger, "the outbox gives no messages to send", m.err)
+		}
 		l.due(now.Add(refetchErr))
 	default:
+		l.unfetched.ended(l.logger, "the outbox gives messages to send: it works again")
 		l.take(&m.res, now)
 	}
 	l.fetching, l.discard = false, false
@@ -168,12 +173,13 @@ func (l *Lane) sendable(q *queue, now time.Time) bool {
 	return true
 }
 
-// maySend takes a turn: the lease, room in the window, a connection, the rate.
+// maySend takes a turn: the lease, room in the window, a backend that settles, a
+// connection, the rate.
 // A write may have taken seconds, so the clock is read for each.
 func (l *Lane) maySend() bool {
 	now := l.now()
 	switch {
-	case l.inflight >= maxInflight || !l.leased.valid(now):
+	case l.inflight >= maxInflight || l.unsettled >= maxUnsettled || !l.leased.valid(now):
 		return false
 	case now.Before(l.holdTo):
 		l.pauseTo(l.holdTo)

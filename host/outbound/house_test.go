@@ -41,6 +41,7 @@ type house struct {
 	out   *Outbound
 	stop  context.CancelFunc // what kill -9 is to the rest
 	life  time.Duration
+	log   hclog.Logger
 
 	incarnation string
 	owner       string
@@ -54,7 +55,7 @@ func newHouse(t *testing.T) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &house{t: t, store: newStore(), link: newFakeLink(), key: key, names: &peers{keys: map[string]string{}}, incarnation: "1", owner: "me"}
+	h := &house{t: t, store: newStore(), link: newFakeLink(), key: key, names: &peers{keys: map[string]string{}}, incarnation: "1", owner: "me", log: hclog.NewNullLogger()}
 	for _, name := range []string{"ann", "bob", "cy", "dee", "eve"} {
 		k, err := identity.Generate()
 		if err != nil {
@@ -79,7 +80,7 @@ func (h *house) startOffline() {
 	h.out, err = New(Options{
 		Meshes:   []Mesh{{Name: "team", Key: h.key, Link: h.link, Outbox: "box"}},
 		Outboxes: map[string]Backend{"box": {Outbox: h.store, Durable: func() bool { return true }}},
-		Owner:    h.owner, Incarnation: h.incarnation, Names: h.names, Logger: hclog.NewNullLogger(), Lifetime: h.life,
+		Owner:    h.owner, Incarnation: h.incarnation, Names: h.names, Logger: h.log, Lifetime: h.life,
 		Publish: func(_, _ string, data any) {
 			h.store.mu.Lock()
 			defer h.store.mu.Unlock()

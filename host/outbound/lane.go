@@ -16,6 +16,9 @@ const (
 	maxInflight  = 256
 	maxLaneRows  = 8192
 	maxLaneBytes = 32 << 20
+	// maxUnsettled bounds the rows that left and whose op is not applied yet: if
+	// the backend takes none, sending ends.
+	maxUnsettled = 4096
 	// maxQueueRows bounds the rows of one target: a slow one must leave room.
 	maxQueueRows = 128
 	// A memory that has been crowded for crowdedFor while the backend has more
@@ -63,6 +66,10 @@ type Lane struct {
 	bytes    int
 	probes   int // rows that wait for their peer
 	inflight int
+	// unsettled counts rows that left and whose op is not applied yet.
+	unsettled int
+	unfetched trouble
+	unleased  trouble
 	// suspects were on the wire when the broker closed the socket over a frame.
 	suspects map[*row]*queue
 	// cancelling are ids whose cancellation is on its way to the backend.

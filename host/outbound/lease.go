@@ -71,10 +71,14 @@ func (l *Lane) onLease(m mailLease) {
 	ls := &l.leased
 	ls.asking = false
 	now := l.now()
-	switch {
-	case m.err != nil:
+	if m.err != nil {
 		ls.nextAt = now.Add(leaseRetry)
 		l.logger.Debug("lease not renewed", "lane", l.name, "error", m.err)
+		l.unleased.failed(l.logger, "the outbox does not let messages be sent", m.err)
+		return
+	}
+	l.unleased.ended(l.logger, "the outbox lets messages be sent: it works again")
+	switch {
 	case m.res.Held:
 		ls.epoch, ls.until = 0, time.Time{}
 		ls.nextAt = now.Add(min(max(m.res.RetryIn, leaseRetry), leaseTTL))

@@ -275,6 +275,7 @@ func (o *Outbound) changed(c *change) {
 
 // pruneLoop removes finished records that are too old, at start and hourly.
 func (o *Outbound) pruneLoop(ctx context.Context, outbox sdk.Outbox) {
+	var unpruned trouble
 	for {
 		n, err := outbox.Prune(ctx, sdk.PruneRequest{Before: time.Now().Add(-recordLifetime), Limit: pruneBatch})
 		wait := pruneEvery
@@ -282,8 +283,12 @@ func (o *Outbound) pruneLoop(ctx context.Context, outbox sdk.Outbox) {
 		case err != nil:
 			wait = time.Minute
 			o.opts.Logger.Debug("prune failed", "error", err)
+			unpruned.failed(o.opts.Logger, "finished messages can't be removed from the outbox", err)
 		case n == pruneBatch:
 			wait = time.Second
+		}
+		if err == nil {
+			unpruned.ended(o.opts.Logger, "finished messages can be removed from the outbox again")
 		}
 		if !pause(ctx, wait) {
 			return

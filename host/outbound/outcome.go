@@ -134,6 +134,7 @@ func (l *Lane) settle(q *queue, r *row, op sdk.Op) {
 	}
 	s := &settlement{q: q, r: r, op: op}
 	q.unsettled++
+	l.unsettled++
 	_ = l.committer.Settle(op, func(res sdk.OpResult) {
 		s.res = res
 		l.post(s)
@@ -152,6 +153,7 @@ func clip(s string) string {
 func (l *Lane) onApplied(s *settlement) {
 	q := s.q
 	q.unsettled--
+	l.unsettled--
 	switch s.res.Code {
 	case sdk.OpApplied:
 		l.changed(changeOf(l.mesh, s))

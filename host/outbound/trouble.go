@@ -5,9 +5,32 @@ import (
 	"errors"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/meshhost/meshhost/host/plugin"
 	"github.com/meshhost/meshhost/sdk"
 )
+
+// trouble counts the failures of a backend that is up. The log hears of the
+// second in a row, since one comes with each crash, which the supervisor tells
+// of, and of the end.
+type trouble int
+
+func (t *trouble) failed(logger hclog.Logger, what string, err error) {
+	if plugin.IsDown(err) {
+		return
+	}
+	if *t++; *t == 2 {
+		logger.Warn(what, "error", err)
+	}
+}
+
+func (t *trouble) ended(logger hclog.Logger, what string) {
+	if *t >= 2 {
+		logger.Info(what)
+	}
+	*t = 0
+}
 
 // What a Committer does when calls fail.
 
@@ -17,6 +40,9 @@ func (c *Committer) failed(batch []*pending, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.lastErr = err
+	if !errors.Is(err, sdk.ErrInvalid) { // that is the op's, and told of it
+		c.trouble.failed(c.logger, "the outbox can't store or settle messages; the same is tried until it can", err)
+	}
 	down := plugin.IsDown(err)
 	if !down {
 		c.downSince = time.Time{}
@@ -87,11 +113,11 @@ func (c *Committer) refuse(p *pending, err error) {
 		return
 	}
 	c.mu.Lock()
-	maybe := p.maybe
+	maybe, unknown := p.maybe, c.outcomeUnknown()
 	c.mu.Unlock()
 	if maybe {
 		c.doubtful(p.op.Entry)
-		p.reply <- reply{err: outcomeUnknown()}
+		p.reply <- reply{err: unknown}
 		return
 	}
 	p.reply <- reply{err: sdk.Errorf(sdk.CodeInvalid, "outbox_refused", "the outbox does not take the message: %v", err).
@@ -110,7 +136,7 @@ func (c *Committer) giveUp(batch []*pending, err error) {
 			switch {
 			case !p.isAppend() || p.gone:
 			case p.maybe:
-				p.reply <- reply{err: outcomeUnknown()}
+				p.reply <- reply{err: c.outcomeUnknown()}
 			default:
 				p.reply <- reply{err: errStopping()}
 			}
