@@ -128,6 +128,7 @@ type (
 	mailCancelled struct { // it is (gone) or is not
 		id, target string
 		gone       bool
+		waited     bool // it was the head of a queue that waits for a peer
 	}
 	mailGrew    struct{ target string } // rows came that memory did not see
 	mailLate    struct{ id, messageID string }

@@ -255,6 +255,9 @@ func (l *Lane) freeze(id string) bool {
 // onCancelled drops a row that is cancelled, or lets it go on.
 func (l *Lane) onCancelled(m mailCancelled) {
 	delete(l.cancelling, m.id)
+	if m.gone && m.waited {
+		delete(l.waiting, m.target) // who else waits finds out when tried
+	}
 	q := l.queues[m.target]
 	if q == nil {
 		l.dirty = l.dirty || m.gone // the next row may be due
@@ -272,9 +275,6 @@ func (l *Lane) onCancelled(m mailCancelled) {
 			q.lastSeq = q.rows[n-1].seq
 		}
 		break
-	}
-	if m.gone {
-		delete(l.waiting, m.target) // who else waits finds out when tried
 	}
 	if q.parked {
 		q.more = true // its head is another now: look when it is unparked

@@ -78,7 +78,10 @@ func (o *Outbound) Cancel(ctx context.Context, id string) (*sdk.Entry, error) {
 	}
 	op := sdk.Op{Kind: sdk.OpCancel, ID: id}
 	return o.change(ctx, a, e, op, sdk.StateCancelled, "cancelled", func(r sdk.OpResult) {
-		a.lane.post(mailCancelled{id: id, target: e.Target, gone: r.Code == sdk.OpApplied || r.Code == sdk.OpAlready})
+		a.lane.post(mailCancelled{
+			id: id, target: e.Target, gone: r.Code == sdk.OpApplied || r.Code == sdk.OpAlready,
+			waited: e.State == sdk.StateWaiting,
+		})
 	})
 }
 

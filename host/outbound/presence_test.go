@@ -95,3 +95,44 @@ func TestARestartKnowsForWhomMessagesWait(t *testing.T) {
 		}
 	})
 }
+
+func TestACancelBehindAWaitingHeadLeavesTheHeadWatchedFor(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		h.link.setScript(func(Message, int) Outcome { return Outcome{Verdict: NoPeer} })
+		h.start()
+		defer h.close()
+		head, behind := h.send("ann", "1"), h.send("ann", "2")
+		h.wantState(head, sdk.StateWaiting)
+		if _, err := h.out.Cancel(t.Context(), behind); err != nil {
+			t.Fatal(err)
+		}
+		h.link.setScript(nil)
+		h.out.PeersSeen("team", []string{h.names.keys["ann"]})
+		h.wantState(head, sdk.StateAccepted)
+		// Nothing is left to wait for.
+		n := h.lists()
+		time.Sleep(5 * time.Minute)
+		if h.lists() != n {
+			t.Error("the peers are still listed although nothing waits")
+		}
+	})
+}
+
+func TestACancelledHeadIsNotWaitedFor(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		h.link.setScript(func(Message, int) Outcome { return Outcome{Verdict: NoPeer} })
+		h.start()
+		defer h.close()
+		head := h.send("ann", "1")
+		h.wantState(head, sdk.StateWaiting)
+		if _, err := h.out.Cancel(t.Context(), head); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		n := h.lists()
+		time.Sleep(5 * time.Minute)
+		if h.lists() != n {
+			t.Error("the peers are still listed although nothing waits")
+		}
+	})
+}
