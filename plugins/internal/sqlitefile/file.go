@@ -53,7 +53,7 @@ var ErrClosed = errors.New("the database is closed")
 // Open opens or creates the database. The error is a sentence that names the
 // file and what to do.
 func Open(ctx context.Context, spec Spec) (*File, error) {
-	if err := create(spec); err != nil {
+	if err := create(spec, syncDir); err != nil {
 		return nil, err
 	}
 	lock, err := lockFile(spec)

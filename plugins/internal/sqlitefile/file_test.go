@@ -370,3 +370,35 @@ func TestAReadStopsWithItsContext(t *testing.T) {
 		t.Fatal("the connection is of no use any more")
 	}
 }
+
+func TestTheNameOfANewFileIsSyncedInEveryDirectoryThatMayBeNew(t *testing.T) {
+	spec := testSpec(t)
+	var synced []string
+	sync := func(dir string) error {
+		synced = append(synced, dir)
+		if dir == "/" {
+			return os.ErrPermission // of another user
+		}
+		return nil
+	}
+	dir := filepath.Dir(spec.Path)
+	for _, when := range []string{"new", "left empty by a start that was killed"} {
+		synced = nil
+		if err := create(spec, sync); err != nil {
+			t.Fatal(err)
+		}
+		if len(synced) < 3 || synced[0] != dir || synced[1] != filepath.Dir(dir) || synced[len(synced)-1] != "/" {
+			t.Errorf("%s: synced %q", when, synced)
+		}
+	}
+	synced = nil
+	if err := create(spec, func(string) error { return os.ErrInvalid }); !errors.Is(err, os.ErrInvalid) {
+		t.Errorf("a sync that fails: %v", err)
+	}
+	if err := mustOpen(t, spec).Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := create(spec, sync); err != nil || synced != nil {
+		t.Errorf("a file in use is synced again: %q, %v", synced, err)
+	}
+}

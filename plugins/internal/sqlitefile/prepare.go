@@ -22,8 +22,8 @@ const busyTimeout = 5 * time.Second
 const magic = "SQLite format 3\x00"
 
 // create makes the file with mode 0600 if it is missing, and refuses to go on
-// where that would hide an earlier one.
-func create(spec Spec) error {
+// where that would hide an earlier one. sync is syncDir.
+func create(spec Spec, sync func(dir string) error) error {
 	dir := filepath.Dir(spec.Path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("%s: make directory of %s: %w", spec.What, spec.Path, err)
@@ -31,7 +31,11 @@ func create(spec Spec) error {
 	file, err := os.Open(spec.Path)
 	if err == nil {
 		defer file.Close()
-		return checkMagic(spec, file)
+		empty, err := checkMagic(spec, file)
+		if err == nil && empty {
+			err = syncNames(dir, sync)
+		}
+		return err
 	}
 	if !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%s: open database: %w; make it readable and writable for this user", spec.What, err)
@@ -47,29 +51,49 @@ func create(spec Spec) error {
 	if err := file.Close(); err != nil {
 		return fmt.Errorf("%s: create database: %w", spec.What, err)
 	}
-	return syncDir(dir)
+	return syncNames(dir, sync)
 }
 
-// checkMagic keeps SQLite's hands off a file that is something else.
-func checkMagic(spec Spec, file *os.File) error {
+// syncNames makes a new file in dir survive power loss. The directories above
+// may be as new, whoever made them; those that can't be opened or synced are not.
+func syncNames(dir string, sync func(dir string) error) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	if err := sync(dir); err != nil {
+		return err
+	}
+	for dir != filepath.Dir(dir) {
+		dir = filepath.Dir(dir)
+		if err := sync(dir); errors.Is(err, unix.EIO) {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkMagic keeps SQLite's hands off a file that is something else. An empty
+// one was made by a start that went no further.
+func checkMagic(spec Spec, file *os.File) (empty bool, err error) {
 	info, err := file.Stat()
 	if err != nil {
-		return fmt.Errorf("%s: look at %s: %w", spec.What, spec.Path, err)
+		return false, fmt.Errorf("%s: look at %s: %w", spec.What, spec.Path, err)
 	}
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s: %s is not a regular file; set path to a file", spec.What, spec.Path)
+		return false, fmt.Errorf("%s: %s is not a regular file; set path to a file", spec.What, spec.Path)
 	}
 	if info.Size() == 0 {
-		return nil // made by a start that went no further
+		return true, nil
 	}
 	head := make([]byte, len(magic))
 	if _, err := io.ReadFull(file, head); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("%s: read %s: %w", spec.What, spec.Path, err)
+		return false, fmt.Errorf("%s: read %s: %w", spec.What, spec.Path, err)
 	}
 	if string(head) != magic {
-		return fmt.Errorf("%s: %s is not a SQLite database; move it away or set path to another file", spec.What, spec.Path)
+		return false, fmt.Errorf("%s: %s is not a SQLite database; move it away or set path to another file", spec.What, spec.Path)
 	}
-	return nil
+	return false, nil
 }
 
 // syncDir makes a new name in dir survive power loss.
