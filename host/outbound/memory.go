@@ -160,7 +160,7 @@ func (l *Lane) onGrew(target string) {
 // load takes a fetched queue and reports whether it was of use. Rows of a
 // target that memory got hold of since the call are left to a later Fetch.
 func (l *Lane) load(f *sdk.Queue) (bool, error) {
-	if err := checkQueue(f); err != nil {
+	if err := l.checkQueue(f); err != nil {
 		return false, err
 	}
 	if q, known := l.queues[f.Target]; known {
@@ -205,8 +205,8 @@ func (l *Lane) trim() {
 	}
 }
 
-// checkQueue refuses what would break the order of a queue.
-func checkQueue(f *sdk.Queue) error {
+// checkQueue refuses what would break the order of a queue, or leave elsewhere.
+func (l *Lane) checkQueue(f *sdk.Queue) error {
 	if f.Target == "" || len(f.Rows) == 0 {
 		return errors.New("a queue without a target or rows")
 	}
@@ -214,6 +214,8 @@ func checkQueue(f *sdk.Queue) error {
 	for i := range f.Rows {
 		e := &f.Rows[i]
 		switch {
+		case e.Lane != l.name:
+			return fmt.Errorf("row %s of lane %q is among those of %q", e.ID, e.Lane, l.name)
 		case e.Target != f.Target:
 			return fmt.Errorf("row %s of target %q is in the queue of %q", e.ID, e.Target, f.Target)
 		case e.Seq <= last:

@@ -88,6 +88,7 @@ func TestOddAnswersOfFetchAreNotSentAndNotAskedForInALoop(t *testing.T) {
 	cases := map[string]func(*sdk.FetchResult){
 		"no rows":         func(r *sdk.FetchResult) { r.Queues = []sdk.Queue{{Target: "@x", More: true}} },
 		"another target":  func(r *sdk.FetchResult) { r.Queues[0].Rows[0].Target = "@other" },
+		"another lane":    func(r *sdk.FetchResult) { r.Queues[0].Rows[0].Lane = "other/member" },
 		"backwards":       func(r *sdk.FetchResult) { slices.Reverse(r.Queues[0].Rows) },
 		"finished":        func(r *sdk.FetchResult) { r.Queues[0].Rows[0].State = sdk.StateAccepted },
 		"more of nothing": func(r *sdk.FetchResult) { r.Queues, r.More = nil, true },

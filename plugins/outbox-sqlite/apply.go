@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/meshhost/meshhost/plugins/internal/outboxstate"
@@ -88,7 +89,10 @@ func (t *tx) append(e *sdk.Entry) (sdk.OpResult, error) {
 	}
 	if t.conn.Changes() == 0 {
 		t.lastSeq-- // nobody has seen it
-		res, _, err := t.replay(e)
+		res, found, err := t.replay(e)
+		if err == nil && !found {
+			err = fmt.Errorf("row %d is there already; the file was changed by another program", seq)
+		}
 		return res, err
 	}
 	if len(e.Body) > 0 {

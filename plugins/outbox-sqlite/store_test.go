@@ -271,3 +271,19 @@ func TestOptionsHaveDefaultsAndLimits(t *testing.T) {
 		}
 	}
 }
+
+func TestASeqThatIsTakenIsAnErrorThatSaysWhy(t *testing.T) {
+	s := open(t, wide)
+	apply(t, s, []sdk.Op{{Kind: sdk.OpAppend, Entry: newEntry("t")}})
+	err := s.file.Write(context.Background(), func(conn *sqlite.Conn) error {
+		s.lastSeq = 0 // as if a hand had put it into the file
+		return sqlitefile.Run(conn, "UPDATE total SET last_seq = 0")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := s.Apply(context.Background(), []sdk.Op{{Kind: sdk.OpAppend, Entry: newEntry("t")}})
+	if err == nil || !strings.Contains(err.Error(), "changed by another program") {
+		t.Fatalf("got %+v, %v", res, err)
+	}
+}
