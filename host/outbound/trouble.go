@@ -78,9 +78,9 @@ func (c *Committer) isolate(ctx context.Context, batch []*pending) []*pending {
 	var refused []refusal
 	works := false
 	for i, p := range batch {
-		c.mu.Lock()
-		p.inCall = true
-		c.mu.Unlock()
+		if !c.stays(p) {
+			continue
+		}
 		err := c.carry(ctx, []*pending{p})
 		switch {
 		case err == nil:
@@ -103,6 +103,18 @@ func (c *Committer) isolate(ctx context.Context, batch []*pending) []*pending {
 		c.refuse(r.p, r.err)
 	}
 	return again
+}
+
+// stays marks an op as carried by the next call, unless nobody waits for it any
+// more.
+func (c *Committer) stays(p *pending) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p.inCall = !p.gone
+	if p.gone && p.maybe {
+		c.doubtful(p.op.Entry)
+	}
+	return !p.gone
 }
 
 // refuse ends an op that the backend answers with an error whenever it comes.

@@ -133,3 +133,43 @@ func TestWhatCanNotBeSettledIsBounded(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatASenderTookBackIsNotCarriedAlone(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		h.start()
+		defer h.close()
+		gate := make(chan struct{})
+		held := false
+		h.store.set(func(method string, ops []sdk.Op) error {
+			switch {
+			case method != "apply":
+			case !held: // until three wait for the next call
+				held = true
+				<-gate
+			case len(ops) > 1:
+				return errInvalid
+			default: // the first that is carried alone
+				<-gate
+			}
+			return nil
+		}, nil)
+		h.accept("1")
+		alone, second, third := h.accept("2"), h.accept("3"), h.accept("4")
+		gate <- struct{}{}
+		time.Sleep(storeTimeout)
+		if err := <-alone; reason(err) != "outcome_unknown" {
+			t.Errorf("in the call: %v", err)
+		}
+		for _, told := range []<-chan error{second, third} {
+			if err := <-told; reason(err) != "outbox_unavailable" {
+				t.Errorf("not in a call: %v", err)
+			}
+		}
+		close(gate)
+		synctest.Wait()
+		time.Sleep(time.Minute)
+		if n := len(h.store.all()); n != 2 {
+			t.Errorf("%d rows; of three senders two heard that nothing was stored", n)
+		}
+	})
+}
