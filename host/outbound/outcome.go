@@ -128,7 +128,7 @@ type settlement struct {
 // committer that is closed leaves the row to the next run.
 func (l *Lane) settle(q *queue, r *row, op sdk.Op) {
 	op.ID = r.msg.ID
-	op.Error = clip(op.Error)
+	op.Error, op.BrokerMessageID = clip(op.Error), clip(op.BrokerMessageID)
 	if op.Kind.Fenced() {
 		op.Lane, op.Epoch = l.name, l.leased.epoch
 	}
@@ -232,7 +232,7 @@ func (l *Lane) onLate(id, messageID string) {
 		}
 	}
 	// It waits or backs off, or it was cancelled meanwhile.
-	op := sdk.Op{Kind: sdk.OpAccepted, ID: id, BrokerMessageID: messageID, At: l.now()}
+	op := sdk.Op{Kind: sdk.OpAccepted, ID: id, BrokerMessageID: clip(messageID), At: l.now()}
 	_ = l.committer.Settle(op, func(res sdk.OpResult) { l.post(mailLateSet{op, res}) })
 }
 

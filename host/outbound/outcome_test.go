@@ -3,9 +3,11 @@ package outbound
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/meshhost/meshhost/sdk"
 )
@@ -307,6 +309,28 @@ func TestAWaitingMessageExpires(t *testing.T) {
 		time.Sleep(time.Hour)
 		if h.lists() != n {
 			t.Error("peers are still listed for a message that has expired")
+		}
+	})
+}
+
+func TestABrokersTextsAreCutBeforeTheyAreStored(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		long := strings.Repeat("é", 30000)
+		h.link.setScript(func(m Message, _ int) Outcome {
+			if m.ClientMessageID == "refused" {
+				return Outcome{Verdict: Refused, Detail: long}
+			}
+			return Outcome{Verdict: Accepted, MessageID: long}
+		})
+		h.start()
+		defer h.close()
+		acked, refused := h.send("ann", "acked"), h.send("ann", "refused")
+		h.wantState(acked, sdk.StateAccepted)
+		h.wantState(refused, sdk.StateDead)
+		for name, s := range map[string]string{"id": h.store.entry(acked).BrokerMessageID, "refusal": h.store.entry(refused).LastError} {
+			if len(s) < 900 || len(s) > maxDetail || !utf8.ValidString(s) {
+				t.Errorf("the %s has %d bytes", name, len(s))
+			}
 		}
 	})
 }
