@@ -68,6 +68,8 @@ type Lane struct {
 	inflight int
 	// unsettled counts rows that left and whose op is not applied yet.
 	unsettled int
+	// kept are queues that stay in memory for a time, whatever is left of them.
+	kept      []*queue
 	unfetched trouble
 	unleased  trouble
 	// suspects were on the wire when the broker closed the socket over a frame.
@@ -203,6 +205,7 @@ func (l *Lane) step(ctx context.Context) {
 		l.finishDrain()
 		return
 	}
+	l.letGo(now)
 	l.renew(ctx, now)
 	if !l.mayWork(now) {
 		return
@@ -269,6 +272,9 @@ func (l *Lane) nextWake() (time.Duration, bool) {
 			earlier(l.fetchAt)
 		}
 		earlier(l.pausedTo)
+		if len(l.kept) > 0 {
+			earlier(l.kept[0].keptTo)
+		}
 		if !l.crowded.IsZero() {
 			earlier(l.crowded.Add(crowdedFor))
 		}

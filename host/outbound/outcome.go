@@ -166,7 +166,7 @@ func (l *Lane) onApplied(s *settlement) {
 	default:
 		l.logger.Error("the outbox did not settle a message; it stays as it was and is tried again later",
 			"id", s.op.ID, "op", s.op.Kind, "answer", s.res.Code, "detail", s.res.Detail)
-		l.due(l.now().Add(retryMax))
+		l.keep(q)
 	}
 	if s.op.Kind == sdk.OpDefer || s.op.Kind == sdk.OpWait {
 		q.parked = false
@@ -176,6 +176,24 @@ func (l *Lane) onApplied(s *settlement) {
 	}
 	l.enlist(q)
 	l.forget(q)
+}
+
+// keep holds on to a queue that has a row which the backend does not settle:
+// forgotten, it would come back by the next Fetch and its row go again.
+func (l *Lane) keep(q *queue) {
+	q.keptTo = l.now().Add(retryMax)
+	l.kept = append(l.kept, q)
+}
+
+// letGo ends that for the queues whose time is up.
+func (l *Lane) letGo(now time.Time) {
+	for len(l.kept) > 0 && !now.Before(l.kept[0].keptTo) {
+		q := l.kept[0]
+		l.kept[0] = nil
+		l.kept = l.kept[1:]
+		q.keptTo, q.more = time.Time{}, true
+		l.forget(q)
+	}
 }
 
 // fenced gives up a lease that the backend no longer knows. An op of an earlier

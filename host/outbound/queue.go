@@ -47,12 +47,17 @@ type queue struct {
 	lastSeq int64
 	// notBefore holds the head back after an attempt without an answer.
 	notBefore time.Time
+	// keptTo is until when the queue stays although nothing is left of it; zero:
+	// it does not. Guards against a row that the backend does not settle.
+	keptTo time.Time
 	// ready is true while the queue is in the lane's ready list.
 	ready bool
 }
 
 // idle reports whether the lane may forget the queue.
-func (q *queue) idle() bool { return len(q.rows) == 0 && q.unsettled == 0 && !q.inflight }
+func (q *queue) idle() bool {
+	return len(q.rows) == 0 && q.unsettled == 0 && !q.inflight && q.keptTo.IsZero()
+}
 
 // follows reports whether a row that the backend put behind prev belongs
 // directly behind what is in memory.

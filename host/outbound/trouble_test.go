@@ -3,6 +3,7 @@ package outbound
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -171,5 +172,49 @@ func TestWhatASenderTookBackIsNotCarriedAlone(t *testing.T) {
 		if n := len(h.store.all()); n != 2 {
 			t.Errorf("%d rows; of three senders two heard that nothing was stored", n)
 		}
+	})
+}
+
+func TestARowThatCanNotBeSettledIsNotSentInALoop(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		h.start()
+		defer h.close()
+		bad := ""
+		h.store.set(func(method string, ops []sdk.Op) error {
+			for i := range ops {
+				if ops[i].Kind == sdk.OpAccepted && ops[i].ID == bad {
+					return errDefect
+				}
+			}
+			return nil
+		}, nil)
+		h.link.setScript(func(m Message, _ int) Outcome {
+			if m.ClientMessageID == "bad" {
+				bad = m.ID
+			}
+			return Outcome{}
+		})
+		h.send("ann", "bad")
+		for i := range 1200 {
+			h.send("bob", fmt.Sprint(i))
+			if i%10 == 0 {
+				h.out.Online("team", false, false) // each new connection fetches
+				h.out.Online("team", true, true)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		synctest.Wait()
+		n := 0
+		for _, id := range h.link.ids(h.names.keys["ann"]) {
+			if id == "bad" {
+				n++
+			}
+		}
+		if n < 2 || n > 5 {
+			t.Errorf("sent %d times in two minutes, want about one a minute", n)
+		}
+		h.store.set(nil, nil)
+		time.Sleep(2 * retryMax)
+		h.wantState(bad, sdk.StateAccepted)
 	})
 }
