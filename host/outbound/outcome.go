@@ -242,6 +242,9 @@ func changeOf(mesh string, s *settlement) *change {
 
 // onLate takes an ack that came after its timeout: a fact from any time.
 func (l *Lane) onLate(id, messageID string) {
+	if messageID == "" {
+		return // malformed: the message may be stored, as without an ack
+	}
 	for _, q := range l.queues {
 		if len(q.rows) > 0 && q.rows[0].msg.ID == id {
 			l.accepted(q, q.rows[0], messageID)

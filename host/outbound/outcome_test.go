@@ -95,6 +95,8 @@ func TestALateAckCompletesAMessage(t *testing.T) {
 		id := h.send("ann", "1")
 		h.send("ann", "2")
 		synctest.Wait()
+		h.out.LateAck("team", id, "") // no ack, as in time
+		h.wantState(id, sdk.StatePending)
 		h.out.LateAck("team", id, "late")
 		h.wantIDs("", "1 2")
 		if e := h.store.entry(id); e.State != sdk.StateAccepted || e.BrokerMessageID != "late" {
