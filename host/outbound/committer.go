@@ -44,6 +44,8 @@ type pending struct {
 	// may have carried it out, gone when nobody waits for the append any more.
 	// Guarded by the committer's mu.
 	inCall, maybe, gone bool
+	// asked is true for what a person asked for: nothing bounds how often.
+	asked bool
 }
 
 // reply is what the caller of an append hears.
@@ -124,6 +126,11 @@ func (c *Committer) Settle(op sdk.Op, done func(sdk.OpResult)) error {
 	return c.add(&pending{op: op, size: 256 + len(op.Error), done: done})
 }
 
+// Ask is Settle for what a person asked for, and refuses when too much waits.
+func (c *Committer) Ask(op sdk.Op, done func(sdk.OpResult)) error {
+	return c.add(&pending{op: op, size: 256, done: done, asked: true})
+}
+
 func errStopping() error {
 	return sdk.Errorf(sdk.CodeUnavailable, "stopping", "the daemon is stopping").WithNext("Try again when it is back.")
 }
@@ -134,12 +141,12 @@ func (c *Committer) add(p *pending) error {
 	switch {
 	case c.closed:
 		return errStopping()
-	case !p.isAppend():
-	case c.retrying && c.downTooLong():
+	case !p.isAppend() && !p.asked:
+	case p.isAppend() && c.retrying && c.downTooLong():
 		return c.unavailable()
 	case len(c.queue) >= maxWaiting || c.bytes+p.size > maxWaitingBytes:
 		return sdk.Errorf(sdk.CodeUnavailable, "outbox_busy",
-			"the outbox is behind: too many messages wait to be stored").WithNext("Try again in a second.")
+			"the outbox is behind: too much waits to be stored").WithNext("Try again in a second.")
 	}
 	c.queue = append(c.queue, p)
 	c.bytes += p.size

@@ -295,3 +295,36 @@ func TestTheWaitingOpsAreBounded(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatPeopleAskForIsBoundedToo(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		h.startOffline()
+		defer h.close()
+		id := h.send("ann", "1")
+		gate := make(chan struct{})
+		h.store.set(func(method string, _ []sdk.Op) error {
+			if method == "apply" {
+				<-gate
+			}
+			return nil
+		}, nil)
+		var err error
+		for n := 0; err == nil || reason(err) == "outcome_unknown"; n++ {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			_, err = h.out.Requeue(ctx, id)
+			cancel()
+			if n > maxWaiting+maxApply {
+				t.Fatal("they are not")
+			}
+		}
+		if reason(err) != "outbox_busy" {
+			t.Error(err)
+		}
+		close(gate)
+		h.store.set(nil, nil)
+		synctest.Wait()
+		if _, err := h.out.Requeue(t.Context(), id); err != nil {
+			t.Errorf("afterwards: %v", err)
+		}
+	})
+}

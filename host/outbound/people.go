@@ -123,7 +123,7 @@ func (o *Outbound) find(ctx context.Context, id string) (*sdk.Entry, *attached, 
 // settled hears of the result even when the caller has left.
 func (o *Outbound) change(ctx context.Context, a *attached, e *sdk.Entry, op sdk.Op, to sdk.EntryState, word string, settled func(sdk.OpResult)) (*sdk.Entry, error) {
 	answer := make(chan sdk.OpResult, 1)
-	err := o.committers[a.Outbox].Settle(op, func(r sdk.OpResult) {
+	err := o.committers[a.Outbox].Ask(op, func(r sdk.OpResult) {
 		settled(r)
 		if r.Code == sdk.OpApplied {
 			o.changed(&change{
