@@ -91,20 +91,27 @@ func (f *File) Read(ctx context.Context, fn func(conn *sqlite.Conn) error) error
 		return ctx.Err()
 	}
 	defer func() { f.readers <- conn }()
-	conn.SetInterrupt(ctx.Done())
-	defer conn.SetInterrupt(nil)
-	if err := exec(conn, "BEGIN"); err != nil {
-		return f.explain(err)
-	}
-	err := fn(conn)
-	conn.SetInterrupt(nil)
-	if end := exec(conn, "ROLLBACK"); err == nil {
-		err = end
-	}
+	err := snapshot(ctx, conn, fn)
 	if ctx.Err() != nil && err != nil {
 		return ctx.Err()
 	}
 	return f.explain(err)
+}
+
+// snapshot runs fn in a transaction that ends however fn does, by a panic too.
+func snapshot(ctx context.Context, conn *sqlite.Conn, fn func(conn *sqlite.Conn) error) (err error) {
+	conn.SetInterrupt(ctx.Done())
+	defer conn.SetInterrupt(nil)
+	if err := exec(conn, "BEGIN"); err != nil {
+		return err
+	}
+	defer func() {
+		conn.SetInterrupt(nil)
+		if end := exec(conn, "ROLLBACK"); err == nil {
+			err = end
+		}
+	}()
+	return fn(conn)
 }
 
 // Close finishes the commit that runs, refuses what comes later, and closes the

@@ -402,3 +402,41 @@ func TestTheNameOfANewFileIsSyncedInEveryDirectoryThatMayBeNew(t *testing.T) {
 		t.Errorf("a file in use is synced again: %q, %v", synced, err)
 	}
 }
+
+func TestAPanicIsItsCallersAndLeavesTheFileAsItWas(t *testing.T) {
+	f := mustOpen(t, testSpec(t))
+	panics := func(call func(func(*sqlite.Conn) error) error, query string) {
+		t.Helper()
+		defer func() {
+			if r := recover(); r == nil || !strings.Contains(fmt.Sprint(r), "a defect") {
+				t.Errorf("got %v", r)
+			}
+		}()
+		_ = call(func(conn *sqlite.Conn) error {
+			stmt, err := Bind(conn, query)
+			if err == nil {
+				_, err = stmt.Step()
+			}
+			if err != nil {
+				return err
+			}
+			panic("a defect")
+		})
+		t.Error("no panic")
+	}
+	if err := put(f, "before"); err != nil {
+		t.Fatal(err)
+	}
+	for range readConns + 1 {
+		panics(func(fn func(*sqlite.Conn) error) error { return f.Read(context.Background(), fn) }, "SELECT v FROM item")
+		panics(func(fn func(*sqlite.Conn) error) error { return f.Write(context.Background(), fn) }, "INSERT INTO item (v) VALUES ('half')")
+	}
+	for i := range readConns + 1 {
+		if err := put(f, fmt.Sprint(i)); err != nil {
+			t.Fatal(err)
+		}
+		if n := count(t, f); n != int64(i)+2 {
+			t.Fatalf("%d rows after %d and one before", n, i+1)
+		}
+	}
+}

@@ -3,6 +3,8 @@ package sqlitefile
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime/debug"
 
 	"zombiezen.com/go/sqlite"
 )
@@ -22,7 +24,8 @@ type job struct {
 // it must set its results anew each time, and an error of it undoes all that it
 // did. After any error the outcome is unknown to the caller. When ctx ends
 // while fn is queued or running, Write returns but the commit may still happen:
-// what fn sets may be read only after Write returned nil.
+// what fn sets may be read only after Write returned nil. A panic of fn is its
+// caller's.
 func (f *File) Write(ctx context.Context, fn func(conn *sqlite.Conn) error) error {
 	j := &job{fn: fn, done: make(chan error, 1)}
 	select {
@@ -34,6 +37,9 @@ func (f *File) Write(ctx context.Context, fn func(conn *sqlite.Conn) error) erro
 	}
 	select {
 	case err := <-j.done:
+		if p := (*panicked)(nil); errors.As(err, &p) {
+			panic(p.Error())
+		}
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
@@ -111,7 +117,20 @@ func (f *File) transact(group []*job) error {
 	return f.explain(err)
 }
 
-func (f *File) attempt(group []*job) error {
+// panicked is the error of a transaction in which something panicked.
+type panicked struct {
+	value any
+	stack []byte
+}
+
+func (p *panicked) Error() string { return fmt.Sprintf("panic: %v\n%s", p.value, p.stack) }
+
+func (f *File) attempt(group []*job) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = &panicked{r, debug.Stack()}
+		}
+	}()
 	if err := exec(f.writer, "BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
