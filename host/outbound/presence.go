@@ -58,10 +58,12 @@ func (l *Lane) probeIn() time.Duration {
 	return min(max(probeEvery, time.Duration(len(l.waiting))*probeSpace), sdk.MaxDelay)
 }
 
-// putOff leaves a queue whose probe is due in the backend until a later one.
+// putOff leaves a queue whose probe is due in the backend. Many are due at once
+// after a time offline: they are spread.
 func (l *Lane) putOff(q *queue, head *sdk.Entry) {
 	l.watch(q.target)
-	l.park(q, rowOf(head, "", ""), sdk.Op{Kind: sdk.OpWait, After: l.probeIn(), Error: head.LastError})
+	after := time.Duration(l.jitter() * float64(l.probeIn()))
+	l.park(q, rowOf(head, "", ""), sdk.Op{Kind: sdk.OpWait, After: after, Error: head.LastError})
 }
 
 // onPeers wakes the queues of peers that are there. Without the lease nothing

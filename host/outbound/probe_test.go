@@ -66,7 +66,7 @@ func TestProbesOfManyAbsentPeersHoldUpNobodyElse(t *testing.T) {
 
 func TestProbesTakeASmallPartOfTheRate(t *testing.T) {
 	inHouse(t, func(t *testing.T, h *house) {
-		names := h.strangers(300)
+		names := h.strangers(200)
 		h.link.setScript(func(Message, int) Outcome { return Outcome{Verdict: NoPeer} })
 		h.start()
 		for i, name := range names {
@@ -74,11 +74,36 @@ func TestProbesTakeASmallPartOfTheRate(t *testing.T) {
 		}
 		synctest.Wait()
 		start := len(h.link.messages())
-		time.Sleep(3 * time.Hour)
+		time.Sleep(time.Hour)
 		synctest.Wait()
-		// 10 an hour for each would be 9,000.
-		if n := len(h.link.messages()) - start; n < 600 || n > 2000 {
-			t.Errorf("%d probes of 300 peers in three hours, want about 10 a minute", n)
+		// Every ten minutes for each would be 1,200.
+		if n := len(h.link.messages()) - start; n < 400 || n > 700 {
+			t.Errorf("%d probes of 200 peers in an hour, want about 10 a minute", n)
+		}
+		h.close()
+	})
+}
+
+func TestEachAbsentPeerIsProbedThoughAllAreDueAtOnce(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		h.link.setScript(func(Message, int) Outcome { return Outcome{Verdict: NoPeer} })
+		h.start()
+		for i, name := range h.strangers(150) {
+			h.send(name, fmt.Sprint("w", i))
+		}
+		synctest.Wait()
+		h.out.Online("team", false, false)
+		time.Sleep(2 * sdk.MaxDelay)
+		before := len(h.link.messages())
+		h.out.Online("team", true, true)
+		time.Sleep(sdk.MaxDelay)
+		synctest.Wait()
+		probed := map[string]bool{}
+		for _, m := range h.link.messages()[before:] {
+			probed[m.ClientMessageID] = true
+		}
+		if len(probed) != 150 {
+			t.Errorf("%d of 150 were probed in an hour", len(probed))
 		}
 		h.close()
 	})
