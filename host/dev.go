@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/meshhost/meshhost/host/config"
+	"github.com/meshhost/meshhost/host/control"
 	"github.com/meshhost/meshhost/host/devbroker"
 	"github.com/meshhost/meshhost/host/identity"
 	"github.com/meshhost/meshhost/sdk"
@@ -93,7 +94,10 @@ func runDev(ctx context.Context, opts Options) (err error) {
 	if err != nil {
 		return explain(err)
 	}
-	return h.Run(ctx)
+	if err = h.Run(ctx); errors.Is(err, control.ErrInUse) {
+		return fmt.Errorf("%s: %w; stop it, or set XDG_RUNTIME_DIR to another directory, for this daemon and for the verbs", cfg.Control.Socket, control.ErrInUse)
+	}
+	return err
 }
 
 // loadDev writes the member's key and reads devConfig.

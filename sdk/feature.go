@@ -2,7 +2,9 @@ package sdk
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -122,7 +124,7 @@ func NewMethod[P, R any](name, doc string, cli CLI, f func(ctx context.Context, 
 			var params P
 			if len(call.Params) > 0 {
 				if err := json.Unmarshal(call.Params, &params, json.RejectUnknownMembers(true)); err != nil {
-					return nil, Errorf(CodeInvalid, "bad_params", "%s: %v", name, err)
+					return nil, Errorf(CodeInvalid, "bad_params", "%s: %s", name, paramWords(err))
 				}
 			}
 			if err := missing[P](call.Params); err != nil {
@@ -138,6 +140,21 @@ func NewMethod[P, R any](name, doc string, cli CLI, f func(ctx context.Context, 
 			}
 			return out, nil
 		},
+	}
+}
+
+// paramWords says what is wrong with parameters without the names of Go's types.
+func paramWords(err error) string {
+	var se *json.SemanticError
+	switch {
+	case !errors.As(err, &se):
+		return err.Error()
+	case errors.Is(err, json.ErrUnknownName):
+		return fmt.Sprintf("there is no parameter %q", se.JSONPointer.LastToken())
+	case se.JSONPointer == "":
+		return "the parameters are not a JSON object"
+	default:
+		return fmt.Sprintf("the parameter %q can't be a JSON %s", strings.TrimPrefix(string(se.JSONPointer), "/"), se.JSONKind)
 	}
 }
 

@@ -95,10 +95,10 @@ func TestAMethodGetsOnlyParametersThatFit(t *testing.T) {
 		"optional":  {`{"key":"k"}`, `{"key":"k","n":0}`, nil},
 		"missing":   {`{"n":2}`, "m: missing key", ErrInvalid},
 		"nothing":   {``, "m: missing key", ErrInvalid},
-		"unknown":   {`{"key":"k","m":1}`, "unknown", ErrInvalid},
-		"case":      {`{"Key":"k"}`, "unknown", ErrInvalid},
-		"type":      {`{"key":1}`, "number", ErrInvalid},
-		"array":     {`["k"]`, "array", ErrInvalid},
+		"unknown":   {`{"key":"k","m":1}`, `m: there is no parameter "m"`, ErrInvalid},
+		"case":      {`{"Key":"k"}`, `there is no parameter "Key"`, ErrInvalid},
+		"type":      {`{"key":1}`, `the parameter "key" can't be a JSON number`, ErrInvalid},
+		"array":     {`["k"]`, "not a JSON object", ErrInvalid},
 		"its error": {`{"key":"fail"}`, "not_found", ErrNotFound},
 	} {
 		got, err := f.Call(t.Context(), Call{Method: "m", Params: jsontext.Value(c.params)})

@@ -27,6 +27,9 @@ const (
 	lastConn = 2 * time.Second
 	// lastDrain is how long it may finish what is in flight when its host is gone.
 	lastDrain = 5 * time.Second
+	// lastAnswer is how long the answers of calls in flight may take to leave after
+	// a signal.
+	lastAnswer = 100 * time.Millisecond
 )
 
 // Serve is the whole main of a plugin. It does not return: the process ends when
@@ -111,7 +114,10 @@ func (s *Server) serve() int {
 	}
 	done := s.standGuard(gone, func() {
 		if server := running.Load(); server != nil {
-			server.Stop()
+			// A signal can overtake the answer to Drain, which is to leave first.
+			late := time.AfterFunc(lastAnswer, server.Stop)
+			server.GracefulStop()
+			late.Stop()
 		}
 	})
 	plugin.Serve(&plugin.ServeConfig{

@@ -98,7 +98,13 @@ func (a *app) send(ctx context.Context, to, body string, f *sendFlags) error {
 	short, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	res, err := c.Send(short, control.SendRequest{To: to, Message: body, Priority: f.priority, ClientMessageID: f.key, Mesh: f.mesh})
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return &exitError{
+			code: exitInterrupted, msg: "interrupted before the daemon answered: the message may be stored and may be sent",
+			next: "meshhost outbox list tells; a message sent with -key can be sent again safely",
+		}
+	case err != nil:
 		return err
 	}
 	a.sendWords(to, &res)
