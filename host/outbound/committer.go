@@ -254,7 +254,7 @@ func (c *Committer) drain(ctx context.Context) {
 			return
 		}
 		failures++
-		c.logger.Debug("outbox call failed; the same ops are repeated", "ops", len(batch), "pause", wait, "error", err)
+		c.logger.Debug("outbox call failed; the same ops are repeated", "ops", len(batch), "pause", wait.String(), "error", err)
 		if errors.Is(err, sdk.ErrInvalid) || errors.Is(err, sdk.ErrInternal) && failures%isolateEvery == 0 {
 			batch = c.isolate(ctx, batch)
 		}

@@ -84,7 +84,7 @@ func (l *Lane) onLease(m mailLease) {
 		ls.nextAt = now.Add(min(max(m.res.RetryIn, leaseRetry), leaseTTL))
 		if ls.holder != m.res.HeldBy {
 			ls.holder = m.res.HeldBy
-			l.logger.Info("another host sends this lane", "lane", l.name, "holder", m.res.HeldBy, "retry_in", m.res.RetryIn)
+			l.logger.Info("another host sends this lane", "lane", l.name, "holder", m.res.HeldBy, "retry_in", m.res.RetryIn.String())
 		}
 	default:
 		ls.holder = ""
