@@ -291,10 +291,11 @@ func (f *feeder) settle(taken []*lane, items []item, v verdict) {
 	f.mu.Lock()
 	f.work.settle(taken, func(i int) (item, bool) {
 		it := items[i]
-		it.suspect = v.failed
 		if v.outcomes == nil {
+			it.suspect = it.suspect || v.failed // a handler that is down tells nothing of an item: no suspicion ends by it
 			return it, true
 		}
+		it.suspect = v.failed
 		m, stays := f.outcome(&it, v.outcomes[i], now)
 		marks = append(marks, m)
 		if !stays && it.push != nil {

@@ -204,6 +204,43 @@ func TestAPushThatKillsItsPluginIsIsolated(t *testing.T) {
 	})
 }
 
+// Nor does it matter that the plugin takes its time to come back: being refused meanwhile clears nobody of the suspicion, or
+// the killer would ride in a batch again, at no cost, for ever.
+func TestAPushThatKillsItsPluginIsIsolatedThoughThePluginIsSlowToComeBack(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		const senders = 20
+		deaths, done := 0, 0
+		var back time.Time
+		h1 := flakyFunc(func(pushes []sdk.Push) ([]sdk.Outcome, error) {
+			if time.Now().Before(back) {
+				return nil, sdk.Errorf(sdk.CodeUnavailable, plugin.ReasonDown, "it is starting")
+			}
+			out := make([]sdk.Outcome, len(pushes))
+			for i := range pushes {
+				if string(pushes[i].Body) == "poison" {
+					deaths++
+					back = time.Now().Add(30 * time.Second)
+					return nil, sdk.Errorf(sdk.CodeUnavailable, plugin.ReasonUnknown, "the process ended during the call")
+				}
+				out[i].Decision = sdk.Ack
+			}
+			done += len(pushes)
+			return out, nil
+		})
+		h := start(t, setup{dir: dir, handlers: []Handler{{Name: "inbox", Push: h1}}, options: Options{MaxAttempts: 3}})
+		batch := []Delivery{h.direct(t, "poison")}
+		for range senders {
+			batch = append(batch, h.directTo(t, generate(t), h.keys.member, "innocent"))
+		}
+		h.Accept(batch)
+		time.Sleep(6 * time.Hour)
+		synctest.Wait()
+		if s := h.Stats(); s.Dead != 1 || s.Waiting["inbox"] != 0 || deaths != 4 || done != senders {
+			t.Errorf("%d deaths, %d of %d others handled, %+v", deaths, done, senders, s)
+		}
+	})
+}
+
 func TestAWrongAnswerIsARetry(t *testing.T) {
 	bubble(t, func(t *testing.T, dir string) {
 		answers := []func(n int) []sdk.Outcome{
