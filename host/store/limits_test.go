@@ -120,6 +120,41 @@ func TestWhatIsOldOrTooMuchIsPruned(t *testing.T) {
 	}
 }
 
+// Promise 5 under load: somebody waits after every step, for days, and the keys keep within their bound all the same.
+func TestPruningKeepsUpWhileSomebodyAlwaysWaits(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	rows := make([]JournalRow, 3*pruneStep)
+	for i := range rows {
+		rows[i] = row(1, 1, nil, fmt.Sprint(i))
+	}
+	journal(t, s, rows)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := connect(t.Context(), filepath.Join(dir, FileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	opts := Options{DedupKeys: 1}
+	opts.defaults()
+	busy := &Store{opts: opts, requests: make(chan *request, 1)}
+	w := &writer{store: busy, conn: conn}
+	busy.requests <- &request{}
+	for i := range 2 {
+		if wait := w.prune(); wait > 100*time.Millisecond {
+			t.Fatalf("step %d: there is more to prune, and it goes on only after %s", i, wait)
+		}
+	}
+	if wait := w.prune(); wait != pruneEvery {
+		t.Errorf("with nothing left it comes back after %s, want %s", wait, pruneEvery)
+	}
+	if n, err := number(conn, "SELECT count(*) FROM dedup"); err != nil || n != 1 {
+		t.Errorf("%d keys left, %v, want 1", n, err)
+	}
+}
+
 func TestThePluginSpaceHasBounds(t *testing.T) {
 	ctx := context.Background()
 	s := open(t, t.TempDir(), Options{})
