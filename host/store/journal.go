@@ -6,7 +6,11 @@ import (
 	"time"
 
 	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
 )
+
+// makeRoomStep is how many dead letters go at once for the sake of new pushes.
+const makeRoomStep = 16
 
 // DedupKey is what two equal messages share: the first 16 bytes of the SHA-256 of a key's text.
 type DedupKey [16]byte
@@ -70,6 +74,7 @@ type JournalSize struct {
 // message can come once with one id and once with two. An error means that nothing of it was done.
 func (s *Store) Journal(ctx context.Context, rows []JournalRow, marks []Mark) (results []JournalResult, size JournalSize, err error) {
 	results = make([]JournalResult, len(rows))
+	letters := 0
 	err = s.write(ctx, func(conn *sqlite.Conn) error {
 		var sz journalSize
 		if err := sz.load(conn); err != nil {
@@ -90,21 +95,27 @@ func (s *Store) Journal(ctx context.Context, rows []JournalRow, marks []Mark) (r
 		if err := sz.save(conn); err != nil {
 			return err
 		}
-		size = s.size(sz)
+		size, letters = s.size(sz), sz.letters
 		return nil
 	})
 	if err != nil {
 		return nil, JournalSize{}, fmt.Errorf("journal: %w", err)
+	}
+	if letters > 0 {
+		s.opts.Logger.Warn("store: the journal is full; its oldest dead letters made room for new pushes", "dropped", letters)
 	}
 	return results, size, nil
 }
 
 // insert stores one row, or finds why not.
 func (s *Store) insert(conn *sqlite.Conn, sz *journalSize, row *JournalRow) (JournalResult, error) {
-	if len(row.Handlers) > 0 && (sz.rows+1 > s.opts.JournalRows || sz.bytes+int64(len(row.Frame)) > s.opts.JournalBytes) {
+	if len(row.Handlers) > 0 && !s.fits(sz, row) {
 		// No room; but a duplicate needs none, and may be acked.
 		duplicate, err := known(conn, row.Keys)
-		if err != nil || !duplicate {
+		if err == nil && !duplicate {
+			err = s.makeRoom(conn, sz, row)
+		}
+		if err != nil || !duplicate && !s.fits(sz, row) {
 			return JournalResult{State: Full}, err
 		}
 	}
@@ -161,6 +172,22 @@ func (s *Store) insert(conn *sqlite.Conn, sz *journalSize, row *JournalRow) (Jou
 	return JournalResult{State: Stored, Seq: seq}, nil
 }
 
+func (s *Store) fits(sz *journalSize, row *JournalRow) bool {
+	return sz.rows < s.opts.JournalRows && sz.bytes+int64(len(row.Frame)) <= s.opts.JournalBytes
+}
+
+// makeRoom lets the oldest dead letters go until row fits: what one handler gave up must not keep what is new from all others.
+func (s *Store) makeRoom(conn *sqlite.Conn, sz *journalSize, row *JournalRow) error {
+	for !s.fits(sz, row) {
+		gone, err := sz.dropDead(conn, "SELECT seq, handler FROM dead ORDER BY seq, handler LIMIT ?", makeRoomStep)
+		if err != nil || gone == 0 {
+			return err
+		}
+		sz.letters += gone
+	}
+	return nil
+}
+
 func known(conn *sqlite.Conn, keys []DedupKey) (bool, error) {
 	for i := range keys {
 		stmt, err := conn.Prepare("SELECT 1 FROM dedup WHERE key = ?")
@@ -202,7 +229,10 @@ func (s *Store) size(sz journalSize) JournalSize {
 }
 
 // journalSize is the running count of what the journal holds, kept in a row of its own: counting would read every page.
-type journalSize struct{ rows, bytes int64 }
+type journalSize struct {
+	rows, bytes int64
+	letters     int // dead letters that made room
+}
 
 func (z *journalSize) load(conn *sqlite.Conn) error {
 	stmt, err := conn.Prepare("SELECT rows, bytes FROM journal_size")
@@ -256,6 +286,28 @@ func (z *journalSize) release(conn *sqlite.Conn, seq int64) error {
 	z.rows--
 	z.bytes -= bytes
 	return nil
+}
+
+// dropDead lets dead letters go, those that query selects by (seq, handler), and the frames that nothing else needs.
+func (z *journalSize) dropDead(conn *sqlite.Conn, query string, args ...any) (gone int, err error) {
+	type item struct{ seq, handler int64 }
+	var items []item
+	err = sqlitex.Execute(conn, query, &sqlitex.ExecOptions{Args: args, ResultFunc: func(stmt *sqlite.Stmt) error {
+		items = append(items, item{stmt.ColumnInt64(0), stmt.ColumnInt64(1)})
+		return nil
+	}})
+	if err != nil {
+		return 0, err
+	}
+	for _, it := range items {
+		if _, err := execN(conn, "DELETE FROM dead WHERE seq = ? AND handler = ?", it.seq, it.handler); err != nil {
+			return 0, err
+		}
+		if err := z.release(conn, it.seq); err != nil {
+			return 0, err
+		}
+	}
+	return len(items), nil
 }
 
 // mark settles one work item.

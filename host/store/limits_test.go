@@ -120,6 +120,42 @@ func TestWhatIsOldOrTooMuchIsPruned(t *testing.T) {
 	}
 }
 
+// Promise 6: what one handler gave up on doesn't keep the others from getting anything for thirty days.
+func TestDeadLettersMakeRoomForWhatIsNew(t *testing.T) {
+	for name, opts := range map[string]Options{"rows": {JournalRows: 4}, "bytes": {JournalBytes: 8}} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, t.TempDir(), opts)
+			h := handlers(t, s, "broken", "fine")
+			var marks []Mark
+			for i := range 4 {
+				res := journal(t, s, []JournalRow{row(byte(i), 1, h, fmt.Sprint(i))})
+				marks = append(marks, Mark{Kind: MarkDead, Seq: res[0].Seq, Handler: h[0], Reason: fmt.Sprint(i)})
+				if i > 0 { // the first one is still to be done by fine
+					marks = append(marks, Mark{Seq: res[0].Seq, Handler: h[1]})
+				}
+			}
+			journal(t, s, nil, marks...)
+			res := journal(t, s, []JournalRow{row(8, 1, h, "new"), row(9, 1, h, "newer"), row(9, 1, h, "newer still"), row(10, 1, h, "too much")})
+			for i, want := range []JournalState{Stored, Stored, Stored, Full} {
+				if res[i].State != want {
+					t.Errorf("row %d: %v, want %v", i, res[i].State, want)
+				}
+			}
+			letters, err := s.DeadLetters(t.Context(), 10)
+			if err != nil || len(letters) != 0 {
+				t.Errorf("dead letters %+v, %v", letters, err)
+			}
+			work, err := s.Work(t.Context(), h[1], 0, 10)
+			if err != nil || len(work) != 4 {
+				t.Errorf("work of fine: %+v, %v", work, err)
+			}
+			if size, err := s.JournalSize(t.Context()); err != nil || size.Rows != 4 || size.Bytes != 8 {
+				t.Errorf("size %+v, %v", size, err)
+			}
+		})
+	}
+}
+
 // Promise 5 under load: somebody waits after every step, for days, and the keys keep within their bound all the same.
 func TestPruningKeepsUpWhileSomebodyAlwaysWaits(t *testing.T) {
 	dir := t.TempDir()

@@ -171,33 +171,17 @@ func (s *Store) pruneStep(conn *sqlite.Conn) (more bool, err error) {
 
 // pruneDead lets go of dead letters that died before a time, and of the oldest of those beyond the bound.
 func (s *Store) pruneDead(conn *sqlite.Conn, count int64, before time.Time) (gone int, err error) {
-	type item struct{ seq, handler int64 }
-	var items []item
 	excess := min(max(count-s.opts.DeadLetters, 0), pruneStep)
-	err = sqlitex.Execute(conn, `SELECT seq, handler FROM dead WHERE died_at < ?1
-		UNION SELECT * FROM (SELECT seq, handler FROM dead ORDER BY seq, handler LIMIT ?2) LIMIT ?3`, &sqlitex.ExecOptions{
-		Args: []any{before.UnixMilli(), excess, pruneStep},
-		ResultFunc: func(stmt *sqlite.Stmt) error {
-			items = append(items, item{stmt.ColumnInt64(0), stmt.ColumnInt64(1)})
-			return nil
-		},
-	})
-	if err != nil {
-		return 0, err
-	}
 	var size journalSize
 	if err := size.load(conn); err != nil {
 		return 0, err
 	}
-	for _, it := range items {
-		if _, err := execN(conn, "DELETE FROM dead WHERE seq = ? AND handler = ?", it.seq, it.handler); err != nil {
-			return 0, err
-		}
-		if err := size.release(conn, it.seq); err != nil {
-			return 0, err
-		}
+	gone, err = size.dropDead(conn, `SELECT seq, handler FROM dead WHERE died_at < ?1
+		UNION SELECT * FROM (SELECT seq, handler FROM dead ORDER BY seq, handler LIMIT ?2) LIMIT ?3`, before.UnixMilli(), excess, pruneStep)
+	if err != nil {
+		return 0, err
 	}
-	return len(items), size.save(conn)
+	return gone, size.save(conn)
 }
 
 // execN runs a cached statement without rows and returns how many rows it changed.
