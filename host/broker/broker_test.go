@@ -307,10 +307,63 @@ func TestAcksOfStoredPushesSurviveALostConnection(t *testing.T) {
 		synctest.Wait()
 		m.Member().ClientAck("", "M1")
 		m.Member().ClientAck("", "")
+		m.Member().ClientAck("", strings.Repeat("x", 70_000)) // no frame is that long; those behind it leave all the same
+		m.Member().ClientAck("", "M2")
 		if got := <-acked; got != "2:M1" {
 			t.Errorf("ack %s, want M1 on the second socket", got)
 		}
+		if got := <-acked; got != "2:M2" {
+			t.Errorf("ack %s, want M2 on the second socket", got)
+		}
 	})
+}
+
+// Promise 6: one goroutine acks for all meshes. A broker that has stopped reading must not hold it up.
+func TestAckingNeverWaitsForASocketThatIsNotRead(t *testing.T) {
+	var gate chan struct{}
+	acked := make(map[any]bool)
+	b := &fakeBroker{frame: func(_ func(string), _ int, f map[string]any) {
+		<-gate
+		if f["type"] == "client_ack" {
+			acked[f["brokerMessageId"]] = true
+		}
+	}}
+	inMesh(t, b, func(*Options) { gate = make(chan struct{}) }, func(t *testing.T, m *Mesh) {
+		var wg sync.WaitGroup
+		for range 40 { // twice what the link collects
+			wg.Go(func() {
+				_ = m.Member().Notify(t.Context(), "set_state", jsontext.Value(`{"key":"k","value":"`+strings.Repeat("x", 60_000)+`"}`))
+			})
+		}
+		synctest.Wait()
+		begin := time.Now()
+		m.Member().ClientAck("", "M1")
+		m.Member().ClientAck("", "M2")
+		if waited := time.Since(begin); waited != 0 {
+			t.Errorf("waited %s", waited)
+		}
+		close(gate)
+		wg.Wait()
+		synctest.Wait()
+		if !acked["M1"] || !acked["M2"] {
+			t.Errorf("once it reads, it has got %v", acked)
+		}
+	})
+}
+
+// Promise 9: what was journaled is acked before the connection says 1000.
+func TestAcksLeaveBeforeTheConnectionIsClosed(t *testing.T) {
+	const n = 3000
+	acked := 0
+	b := &fakeBroker{frame: func(_ func(string), _ int, f map[string]any) { acked++ }}
+	inMesh(t, b, nil, func(t *testing.T, m *Mesh) {
+		for i := range n {
+			m.Member().ClientAck("", fmt.Sprint("M", i))
+		}
+	})
+	if acked != n {
+		t.Errorf("%d of %d acks came before the close", acked, n)
+	}
 }
 
 func TestUnsolicitedFramesReachTheHook(t *testing.T) {

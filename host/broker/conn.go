@@ -48,6 +48,7 @@ func newConn(m *Mesh, who greeter, p Presence) (*Conn, error) {
 	c.flight.init()
 	c.pushes.init()
 	c.frames.init()
+	c.owed.init()
 	var err error
 	c.link, err = link.New(link.Options{
 		URL: m.opts.URL, InsecureRemote: m.opts.InsecureRemote, Session: who.session,
@@ -85,15 +86,20 @@ func (c *Conn) Dropped() (pushes, frames uint64) {
 	return c.pushes.dropped.Load(), c.frames.dropped.Load()
 }
 
-// run keeps the connection until ctx ends. Pushes that were read by then are still handed over.
+// run keeps the connection until ctx ends; acks leave before it says goodbye. Pushes that were read by then are still handed
+// over.
 func (c *Conn) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	side, cancel := context.WithCancel(context.Background())
 	wg.Go(func() { c.flight.watch(side, c.timedOut) })
 	wg.Go(func() { c.nudgeLoop(side) })
+	wg.Go(func() { c.writeAcks(side) })
 	wg.Go(c.consumePushes)
 	wg.Go(c.consumeFrames)
-	if err := c.link.Run(ctx); err != nil {
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	defer context.AfterFunc(ctx, func() { c.flushAcks(); end() })()
+	if err := c.link.Run(life); err != nil {
 		c.log.Error("broker connection ended", "error", err)
 	}
 	c.pushes.close()
@@ -105,7 +111,7 @@ func (c *Conn) run(ctx context.Context) {
 // onState runs on the link's goroutine.
 func (c *Conn) onState(s link.State) {
 	if s.Phase == link.Ready {
-		c.payOwedAcks()
+		c.owed.signal()
 		select {
 		case c.acked <- struct{}{}:
 		default: // the nudge loop will see the newer one

@@ -26,7 +26,7 @@ const (
 // Bounds of a connection.
 const (
 	maxPending     = 8192     // sends and requests in flight
-	maxOwedAcks    = 4096     // client_acks kept while the connection is down
+	maxOwedAcks    = 16_384   // client_acks that can't be written yet
 	maxQueuedFrame = 8192     // pushes, and as many other frames, that nobody has taken yet
 	maxQueuedBytes = 64 << 20 // of pushes, and of other frames
 	maxBatch       = 1024     // pushes handed over at once
