@@ -29,11 +29,12 @@ import (
 const (
 	// closeTimeout is the one deadline for an orderly stop.
 	closeTimeout = 8 * time.Second
-	// requestsTimeout, wireTimeout and pluginTimeout are the most of it that
-	// requests, messages on the wire and one plugin may take: what hangs leaves
-	// something for the rest.
+	// requestsTimeout, wireTimeout, handlersTimeout and pluginTimeout are the
+	// most of it that requests, messages on the wire, calls of push handlers and
+	// one plugin may take: what hangs leaves something for the rest.
 	requestsTimeout = 2 * time.Second
 	wireTimeout     = 3 * time.Second
+	handlersTimeout = 2 * time.Second
 	pluginTimeout   = 3 * time.Second
 	// settleTimeout bounds the wait for the push handlers before the connections
 	// start: one that has not said what it wants would get everything.
@@ -257,7 +258,7 @@ func (h *Host) Run(ctx context.Context) error {
 	defer done()
 	errs := []error{
 		err, within(stop, requestsTimeout, h.server.Shutdown), within(stop, wireTimeout, h.outbound.Close),
-		h.inbound.Close(stop), h.roster.Close(stop),
+		within(stop, handlersTimeout, h.inbound.Close), h.roster.Close(stop),
 	}
 	if ended != nil {
 		<-ended // its socket is gone

@@ -17,6 +17,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
 
 	"github.com/meshhost/meshhost/host/config"
 	"github.com/meshhost/meshhost/host/control"
@@ -204,6 +205,50 @@ func TestAFailedStartLeavesNothing(t *testing.T) {
 		if _, err := os.Stat(cfg.Control.Socket); !os.IsNotExist(err) {
 			t.Errorf("the socket: %v", err)
 		}
+	})
+}
+
+// Promise 9: a handler that hangs in a call takes its part of the one deadline, not the rest of it from those behind.
+func TestAHandlerThatHangsLeavesTimeForTheRestOfTheStop(t *testing.T) {
+	s := newSite(t, "a", "b")
+	s.up(t)
+	a, b := s.launch(t, s.config(t, 0)), s.launch(t, s.config(t, 1))
+	a.open(t)
+	b.open(t)
+	for _, u := range b.uses {
+		if u.cfg.Kind == sdk.KindPushHandler {
+			if err := unix.Kill(u.plugin.Status().Pid, unix.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	_, err := services{a.Host}.Send(t.Context(), plugin.Caller{}, sdk.SendRequest{To: s.seed.Members[1].PublicKey, Message: "m"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "b has it in its journal", func() error {
+		if st := b.inbound.Stats(); st.Waiting["inbox"] != 1 {
+			return fmt.Errorf("%+v", st)
+		}
+		return nil
+	})
+	begun := time.Now()
+	b.end()
+	b.end = nil
+	err = <-b.ended
+	if took := time.Since(begun); took > closeTimeout-time.Second {
+		t.Errorf("the stop took %s of %s", took, closeTimeout)
+	}
+	if err == nil || !strings.Contains(err.Error(), "inbound") || strings.Contains(err.Error(), "roster") {
+		t.Errorf("it ended with: %v", err)
+	}
+	again := s.launch(t, s.config(t, 1))
+	eventually(t, "the inbox has it after the restart", func() error {
+		raw, err := rooms{again.Host}.Call(t.Context(), "inbox", sdk.Call{Method: "list"})
+		if err != nil || strings.Count(string(raw), `"body":"m"`) != 1 {
+			return fmt.Errorf("%s, %w", raw, err)
+		}
+		return nil
 	})
 }
 
