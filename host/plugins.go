@@ -115,7 +115,7 @@ func (h *Host) followPlugins(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		back := false
+		var handlers []string
 		for _, u := range h.uses {
 			st := u.plugin.Status()
 			if st.State == u.state {
@@ -124,28 +124,30 @@ func (h *Host) followPlugins(ctx context.Context) {
 			u.state = st.State
 			h.bus.Publish("plugin", "", map[string]string{"plugin": blockOf(u.cfg), "state": string(st.State), "detail": st.LastCrash})
 			if st.State == plugin.StateReady {
-				back = true
-				h.welcome(u)
+				switch u.cfg.Kind {
+				case sdk.KindOutbox:
+					h.welcome(u)
+				case sdk.KindPushHandler:
+					handlers = append(handlers, u.cfg.Name)
+				}
+				h.features.Ready(blockOf(u.cfg), h.connected())
 			}
 		}
-		if back {
+		if len(handlers) > 0 {
 			h.setHandlers(ctx)
+		}
+		for _, name := range handlers {
+			h.inbound.Wake(name) // after setHandlers: what waited for it goes by what it wants now
 		}
 	}
 }
 
-// welcome sends a plugin that serves (again) what waited for it.
+// welcome sends an outbox that serves (again) what waited for it.
 func (h *Host) welcome(u *use) {
-	switch u.cfg.Kind {
-	case sdk.KindOutbox:
-		if !u.plugin.Description().Durable {
-			h.logger.Warn("this outbox forgets what it holds when its process ends; senders are told so", "outbox", u.cfg.Name)
-		}
-		h.outbound.OutboxReady(u.cfg.Name)
-	case sdk.KindPushHandler:
-		h.inbound.Wake(u.cfg.Name)
+	if !u.plugin.Description().Durable {
+		h.logger.Warn("this outbox forgets what it holds when its process ends; senders are told so", "outbox", u.cfg.Name)
 	}
-	h.features.Ready(blockOf(u.cfg), h.connected())
+	h.outbound.OutboxReady(u.cfg.Name)
 }
 
 // connected are the connections that are up.

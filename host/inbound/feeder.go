@@ -202,8 +202,11 @@ type verdict struct {
 
 // call hands items to the handler.
 func (f *feeder) call(items []item) verdict {
+	f.mu.Lock()
+	h := f.h
+	f.mu.Unlock()
 	outcomes := make([]sdk.Outcome, len(items))
-	pushes, index, err := f.pushesOf(items, outcomes)
+	pushes, index, err := f.pushesOf(&h, items, outcomes)
 	if err != nil {
 		f.r.log.Warn("inbound: the journal can't be read; tried again", "handler", f.name, "error", err)
 		return verdict{down: true}
@@ -211,12 +214,9 @@ func (f *feeder) call(items []item) verdict {
 	if len(pushes) == 0 {
 		return verdict{outcomes: outcomes}
 	}
-	f.mu.Lock()
-	h := f.h.Push
-	f.mu.Unlock()
 	ctx, cancel := context.WithTimeout(f.r.ctx, f.r.opts.CallTimeout)
 	defer cancel()
-	got, err := h.Handle(ctx, pushes)
+	got, err := h.Push.Handle(ctx, pushes)
 	switch {
 	case f.r.ctx.Err() != nil && err != nil:
 		return verdict{down: true} // cut off by us: it costs no attempt
@@ -245,8 +245,8 @@ func (f *feeder) call(items []item) verdict {
 const lost sdk.Decision = "lost"
 
 // pushesOf makes the pushes for items, from memory or from the journal. index says which item each push is; an item without a
-// push has its outcome already.
-func (f *feeder) pushesOf(items []item, outcomes []sdk.Outcome) (pushes []sdk.Push, index []int, err error) {
+// push has its outcome already: it can't be had any more, or h doesn't want it, which nobody knew when it was journaled.
+func (f *feeder) pushesOf(h *Handler, items []item, outcomes []sdk.Outcome) (pushes []sdk.Push, index []int, err error) {
 	var missing []int64
 	for i := range items {
 		if items[i].push == nil {
@@ -276,6 +276,10 @@ func (f *feeder) pushesOf(items []item, outcomes []sdk.Outcome) (pushes []sdk.Pu
 				outcomes[i] = sdk.Outcome{Decision: lost, Reason: err.Error()}
 				continue
 			}
+		}
+		if !h.wants(p) {
+			outcomes[i] = sdk.Outcome{Decision: sdk.Drop, Reason: "not wanted"}
+			continue
 		}
 		push := *p
 		push.Attempt = items[i].attempts + 1

@@ -164,6 +164,31 @@ func TestAHandlerGetsWhatItWants(t *testing.T) {
 	}
 }
 
+// A handler whose plugin has not said yet what it wants has everything kept for it; once it has said so, it gets that alone.
+func TestAHandlerGetsWhatItWantsOfWhatWasKeptBeforeItSaidSo(t *testing.T) {
+	silent := flakyFunc(func([]sdk.Push) ([]sdk.Outcome, error) { return nil, sdk.ErrUnavailable })
+	h := start(t, setup{handlers: []Handler{{Name: "inbox", Push: silent}}})
+	h.Accept([]Delivery{h.system("tick", `{}`), h.direct(t, "a"), h.system("tick", `{}`), h.direct(t, "b")})
+	<-h.acks.c
+	<-h.acks.c
+	dir := h.crash(t)
+	wants := []sdk.Want{{Kinds: []sdk.PushKind{sdk.PushDirect}}}
+	inbox := acker()
+	if err := h.SetHandlers(t.Context(), []Handler{{Name: "inbox", Push: inbox, Wants: wants}}); err != nil {
+		t.Fatal(err)
+	}
+	h.idle(t)
+	if got := inbox.bodies(t, len(inbox.got)); !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("got %q", got)
+	}
+	inbox = acker()
+	again := start(t, setup{dir: dir, keys: h.keys, handlers: []Handler{{Name: "inbox", Push: inbox, Wants: wants}}})
+	again.idle(t)
+	if got := inbox.bodies(t, len(inbox.got)); !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("after a restart: got %q", got)
+	}
+}
+
 func TestWorkOfAHandlerThatIsGoneIsDroppedWithAnEvent(t *testing.T) {
 	block := make(chan struct{})
 	stuck := handler(func(*sdk.Push) sdk.Outcome { <-block; return sdk.Outcome{Decision: sdk.Retry, After: time.Hour} })
