@@ -182,13 +182,19 @@ func (r *Receiver) try(entries []*entry, marks []store.Mark) error {
 	}
 	r.flow.Unlock()
 	r.tell(entries, results)
-	if full {
+	switch {
+	case full:
 		r.full(entries, results, size)
-	}
-	if len(entries) > 0 {
-		r.isFull = full
+		r.isFull = true
+	case roomy(size):
+		r.isFull = false
 	}
 	return nil
+}
+
+// roomy reports whether the journal has room for more than the next push.
+func roomy(size store.JournalSize) bool {
+	return size.Rows < size.MaxRows/10*9 && size.Bytes < size.MaxBytes/10*9
 }
 
 // tell counts, and publishes what is new.
@@ -228,7 +234,7 @@ func (r *Receiver) nudge() {
 	size := r.stats.journal.Load()
 	r.mu.Lock()
 	var due []origin
-	room := size.Rows < size.MaxRows/10*9 && size.Bytes < size.MaxBytes/10*9 && len(r.queue) < queueRows/2 && r.bytes < queueBytes/2
+	room := roomy(*size) && len(r.queue) < queueRows/2 && r.bytes < queueBytes/2
 	if room && !r.closed {
 		for from, last := range r.refuse {
 			if time.Since(last) >= claimTime {

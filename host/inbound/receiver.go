@@ -63,7 +63,7 @@ type Receiver struct {
 	closed bool                 // guarded by mu
 	wake   chan struct{}        // capacity 1: there is something for the committer
 
-	isFull bool // the committer's alone: the last transaction with pushes found no room for one
+	isFull bool // the committer's alone: a push found no room, and there has not been much since
 
 	cached atomic.Int64 // bytes of opened pushes in the feeders
 

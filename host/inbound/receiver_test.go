@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -237,6 +238,34 @@ func TestAFullJournalAsksAgainLaterAndNeverBlocks(t *testing.T) {
 	h.Accept(batch[20:25]) // the broker's next drain
 	if got := stuck.bodies(t, 5); got[0] != "20" || got[4] != "24" {
 		t.Errorf("with room again: %v", got)
+	}
+}
+
+// Promise 5: at its bound a journal has room for one push and none for the next, many times a second. The log says it once.
+func TestAJournalAtItsBoundSaysSoOnce(t *testing.T) {
+	block := make(chan struct{})
+	stuck := handler(func(*sdk.Push) sdk.Outcome { <-block; return sdk.Outcome{Decision: sdk.Ack} })
+	h := start(t, setup{store: store.Options{JournalBytes: 60_000}, handlers: []Handler{{Name: "stuck", Push: stuck}}})
+	big := strings.Repeat("x", 42_000)
+	h.Accept([]Delivery{h.direct(t, big)})
+	<-h.acks.c
+	for range 2 {
+		h.Accept([]Delivery{h.direct(t, big), h.direct(t, "small")})
+		<-h.acks.c
+		h.Accept([]Delivery{h.direct(t, "small")})
+		<-h.acks.c
+	}
+	close(block)
+	stuck.bodies(t, 5)
+	h.idle(t)
+	if s := h.Stats(); s.Refused != 2 || s.Stored != 5 || h.events.count("journal_full") != 1 {
+		t.Errorf("%+v, events %v", s, h.events.got)
+	}
+	h.Accept([]Delivery{h.direct(t, big), h.direct(t, big)})
+	stuck.bodies(t, 1)
+	h.idle(t)
+	if h.events.count("journal_full") != 2 {
+		t.Errorf("full again after there was room: events %v", h.events.got)
 	}
 }
 
