@@ -57,10 +57,14 @@ type handler struct {
 	dir    string
 
 	mu sync.Mutex // one command at a time
-	// ran holds what came of the pushes of the last batch, for the case that the
-	// host gives it to us again; it is as small as a batch.
-	ran map[string]sdk.Outcome
+	// ran holds what came of pushes, for the case that the host gives them to us
+	// again because it was not told or did not hear. At half of maxRan it becomes
+	// older, and what was older is forgotten.
+	ran, older map[string]sdk.Outcome
 }
+
+// maxRan bounds what the handler remembers, in pushes.
+const maxRan = 20_000
 
 func (h *handler) configure(_ context.Context, c config, env sdk.Env) error {
 	h.config, h.dir = c, env.DataDir
@@ -75,14 +79,12 @@ var errBusy = sdk.Errorf(sdk.CodeUnavailable, "busy", "the commands of this batc
 func (h *handler) Handle(ctx context.Context, pushes []sdk.Push) ([]sdk.Outcome, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	known := h.ran
-	h.ran = make(map[string]sdk.Outcome, len(pushes))
 	outcomes := make([]sdk.Outcome, len(pushes))
 	started := 0
 	for i := range pushes {
 		p := &pushes[i]
-		out, ok := known[p.ID]
-		if !ok || out.Decision == sdk.Retry {
+		out, ok := h.known(p.ID)
+		if !ok {
 			if end, limited := ctx.Deadline(); limited && started > 0 && time.Until(end) < h.config.Timeout+margin {
 				return nil, errBusy
 			}
@@ -91,10 +93,34 @@ func (h *handler) Handle(ctx context.Context, pushes []sdk.Push) ([]sdk.Outcome,
 			if err := ctx.Err(); err != nil {
 				return nil, err // cut off by the host: whether it worked is unknown
 			}
+			h.remember(p.ID, out)
 		}
-		outcomes[i], h.ran[p.ID] = out, out
+		outcomes[i] = out
+	}
+	for i := range outcomes {
+		if outcomes[i].Decision == sdk.Retry { // told now; when it comes again, it is to be run
+			delete(h.ran, pushes[i].ID)
+			delete(h.older, pushes[i].ID)
+		}
 	}
 	return outcomes, nil
+}
+
+func (h *handler) known(id string) (out sdk.Outcome, ok bool) {
+	if out, ok = h.ran[id]; !ok {
+		out, ok = h.older[id]
+	}
+	return out, ok
+}
+
+func (h *handler) remember(id string, out sdk.Outcome) {
+	if len(h.ran) >= maxRan/2 {
+		h.ran, h.older = nil, h.ran
+	}
+	if h.ran == nil {
+		h.ran = map[string]sdk.Outcome{}
+	}
+	h.ran[id] = out
 }
 
 // run runs the command for one push.

@@ -119,6 +119,39 @@ func TestABatchTooLongForOneCallRunsEachMessageOnce(t *testing.T) {
 	}
 }
 
+// The host gives other senders' messages in between, and a command that fails is not run again before the host asks for it:
+// else a few that fail could keep all others from their turn.
+func TestMessagesThatWaitForTheirTurnComeToIt(t *testing.T) {
+	command, file := shell(t, `read -r line; echo "$line" >> "$0"; test "$line" != bad`)
+	p := start(t, maxTimeout, command...)
+	first, second := batch("bad\n", "one\n", "two\n"), batch("three\n", "four\n")
+	for i := range second {
+		second[i].ID = fmt.Sprint("other-", i)
+	}
+	handle := func(pushes []sdk.Push) ([]sdk.Decision, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), maxTimeout) // enough for one command
+		defer cancel()
+		got, err := p.PushHandler().Handle(ctx, pushes)
+		return decisions(got), err
+	}
+	for calls := range 5 {
+		pushes, last, want := first, calls == 4, []sdk.Decision{sdk.Retry, sdk.Ack, sdk.Ack}
+		if calls%2 == 1 {
+			pushes, last, want = second, calls == 3, []sdk.Decision{sdk.Ack, sdk.Ack}
+		}
+		got, err := handle(pushes)
+		if last && (err != nil || !slices.Equal(got, want)) || !last && !errors.Is(err, sdk.ErrUnavailable) {
+			t.Fatalf("call %d: %v, %v", calls, got, err)
+		}
+	}
+	if got := read(t, file); got != "bad\nthree\none\nfour\ntwo\n" {
+		t.Errorf("the commands saw %q", got)
+	}
+	if got, err := handle(first[:1]); err != nil || got[0] != sdk.Retry || !strings.HasSuffix(read(t, file), "two\nbad\n") {
+		t.Errorf("asked for again: %v, %v, the commands saw %q", got, err, read(t, file))
+	}
+}
+
 func TestWhatNobodyCanReadIsDropped(t *testing.T) {
 	p := start(t, time.Second, "false")
 	pushes := batch("")
