@@ -291,6 +291,19 @@ func TestAFullInboxDropsTheOldestSeenAndNeverAnUnread(t *testing.T) {
 	b.want(`{}`, "text 5", "text 4", "text 3")
 }
 
+func TestAPushThatIsKnownTakesNobodysRoom(t *testing.T) {
+	b := start(t)
+	b.configure(4, "720h")
+	b.acked(push(1), push(2), push(3))
+	if _, err := call[seenResult](b, "seen", `{"ids":["push-0001","push-0002","push-0003"]}`); err != nil {
+		t.Fatal(err)
+	}
+	b.acked(push(2), push(3), push(4)) // the answer to some of them got lost, say
+	b.want(`{}`, "text 4", "text 3", "text 2", "text 1")
+	b.acked(push(4), push(5), push(6))
+	b.want(`{}`, "text 6", "text 5", "text 4", "text 3")
+}
+
 func TestAnEventTellsThatMessagesWereStoredAndItsFailureHarmsNothing(t *testing.T) {
 	b := start(t)
 	b.acked(push(1))

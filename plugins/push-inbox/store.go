@@ -79,11 +79,6 @@ func (s *store) add(ctx context.Context, pushes []sdk.Push) ([]string, int, erro
 	var refused int
 	err := s.file.Write(ctx, func(conn *sqlite.Conn) error {
 		added, refused = nil, 0
-		if over := s.count + int64(len(pushes)) - s.max; over > 0 {
-			if err := s.makeRoom(conn, over); err != nil {
-				return err
-			}
-		}
 		for i := range pushes {
 			stored, err := s.addOne(conn, &pushes[i])
 			if err != nil {
@@ -128,7 +123,12 @@ func (s *store) addOne(conn *sqlite.Conn, p *sdk.Push) (pushResult, error) {
 		return pushRepeated, learn(conn, keys, n)
 	}
 	if s.count >= s.max {
-		return pushRefused, nil
+		if err := s.makeRoom(conn, s.count+1-s.max); err != nil {
+			return 0, err
+		}
+		if s.count >= s.max {
+			return pushRefused, nil
+		}
 	}
 	if err := sqlitefile.Run(conn, sqlArrive, s.now().UnixMilli(), join(nil, keys)); err != nil {
 		return 0, err
