@@ -121,7 +121,7 @@ func (r *Receiver) transact(entries []*entry, marks []store.Mark) {
 		}
 		if !failed {
 			failed = true
-			r.log.Error("inbound: the journal can't be written; pushes are held back and not acked; check the disk of data_dir", "error", err)
+			r.log.Error("inbound: the journal can't be written; pushes are held back and not acked until it can", "error", err)
 			r.publish("journal_error", "", map[string]any{"error": err.Error()})
 		}
 		pause := time.NewTimer(retryStore)

@@ -46,13 +46,48 @@ func TestOpenRefusesWhatItMustNotTouch(t *testing.T) {
 			}
 		})
 	}
+	refused := func(t *testing.T, dir string, words ...string) {
+		t.Helper()
+		s, err := Open(context.Background(), dir, Options{})
+		if err == nil {
+			t.Fatal(errors.Join(errors.New("opened"), s.Close()))
+		}
+		for _, word := range append(words, filepath.Join(dir, FileName)) {
+			if !strings.Contains(err.Error(), word) {
+				t.Errorf("%q does not say %q", err, word)
+			}
+		}
+	}
 	t.Run("not a database", func(t *testing.T) {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, FileName), []byte(strings.Repeat("no database ", 100)), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Open(context.Background(), dir, Options{}); err == nil {
-			t.Error("opened a text file")
+		refused(t, dir, "damaged", ".recover")
+	})
+	t.Run("damaged pages", func(t *testing.T) {
+		dir := edit(t, "SELECT 1")
+		f, err := os.OpenFile(filepath.Join(dir, FileName), os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt(make([]byte, 8192), 100); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		refused(t, dir, "damaged", ".recover")
+	})
+	t.Run("a lost file whose log is there", func(t *testing.T) {
+		dir := t.TempDir()
+		wal := filepath.Join(dir, FileName+"-wal")
+		if err := os.WriteFile(wal, []byte("frames"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		refused(t, dir, "is missing", "-wal")
+		if text, err := os.ReadFile(wal); err != nil || string(text) != "frames" {
+			t.Errorf("the log is %q, %v", text, err)
 		}
 	})
 	t.Run("no durability", func(t *testing.T) {

@@ -93,24 +93,30 @@ func Open(ctx context.Context, dir string, opts Options) (*Store, error) {
 	if err := private(path); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
+	s := &Store{opts: opts, path: path, requests: make(chan *request, 256), stop: make(chan struct{}), done: make(chan struct{})}
 	write, err := connect(ctx, path)
 	if err != nil {
-		return nil, fmt.Errorf("open store %s: %w", path, err)
+		return nil, fmt.Errorf("open store %s: %w", path, s.explain(err))
 	}
-	s := &Store{opts: opts, path: path, requests: make(chan *request, 256), stop: make(chan struct{}), done: make(chan struct{})}
 	if err := s.prepare(write); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %s: %w", path, err), write.Close())
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", path, s.explain(err)), write.Close())
 	}
 	if s.read, err = connect(ctx, path); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %s for reading: %w", path, err), write.Close())
+		return nil, errors.Join(fmt.Errorf("open store %s for reading: %w", path, s.explain(err)), write.Close())
 	}
 	w := &writer{store: s, conn: write}
 	go w.run()
 	return s, nil
 }
 
-// private makes the file before SQLite does, which would take the umask's mode; -wal and -shm copy the mode of the file.
+// private makes the file before SQLite does, which would take the umask's mode; -wal and -shm copy the mode of the file. It
+// refuses to begin anew where a log tells of an earlier file: SQLite would throw the log away.
 func private(path string) error {
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		if info, err := os.Stat(path + "-wal"); err == nil && info.Size() > 0 {
+			return fmt.Errorf("%s is missing but %s-wal holds data of it; put the file back, or move the -wal file away to begin anew", path, path)
+		}
+	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
@@ -241,5 +247,5 @@ func (s *Store) view(ctx context.Context, f func(*sqlite.Conn) error) error {
 	if s.read == nil {
 		return ErrClosed
 	}
-	return f(s.read)
+	return s.explain(f(s.read))
 }

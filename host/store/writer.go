@@ -111,6 +111,7 @@ func (w *writer) commit(first *request) {
 }
 
 func (w *writer) transact(batch []*request) (err error) {
+	defer func() { err = w.store.explain(err) }()
 	end, err := sqlitex.ImmediateTransaction(w.conn)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
