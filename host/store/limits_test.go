@@ -102,6 +102,39 @@ func TestOpenRefusesWhatItMustNotTouch(t *testing.T) {
 	})
 }
 
+func TestAFullDiskLosesNothingAndIsOverWhenThereIsRoom(t *testing.T) {
+	s := open(t, t.TempDir(), Options{})
+	h := handlers(t, s, "a")
+	pages := func(max int) {
+		t.Helper()
+		err := s.write(t.Context(), func(conn *sqlite.Conn) error {
+			_, err := number(conn, fmt.Sprintf("PRAGMA max_page_count=%d", max))
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	pages(1) // no more than there are
+	big := func(i int) JournalRow {
+		r := row(byte(i), 1, h, fmt.Sprint(i))
+		r.Frame = make([]byte, 100_000)
+		return r
+	}
+	if res, _, err := s.Journal(t.Context(), []JournalRow{big(1), big(2)}, nil); err == nil || res != nil || !strings.Contains(err.Error(), "free space") {
+		t.Fatalf("on a full disk: %v, %v", res, err)
+	}
+	if size, err := s.JournalSize(t.Context()); err != nil || size.Rows != 0 {
+		t.Errorf("size %+v, %v", size, err)
+	}
+	pages(1 << 20)
+	for i, res := range journal(t, s, []JournalRow{big(1), big(2)}) {
+		if res.State != Stored {
+			t.Errorf("row %d with room again: %v; one that failed must not leave its keys behind", i, res.State)
+		}
+	}
+}
+
 func TestTheFileIsForItsOwnerAlone(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, FileName), nil, 0o644); err != nil {
