@@ -26,6 +26,8 @@ const (
 	maxAfter = 24 * time.Hour
 	// maxReason bounds the reason of a dead letter, in bytes.
 	maxReason = 1024
+	// logEvery is how often at most a handler's failures are logged.
+	logEvery = 10 * time.Second
 	// While a handler is unavailable it is tried again after minDown doubling to maxDown, or at once on Wake.
 	minDown = 500 * time.Millisecond
 	maxDown = 10 * time.Second
@@ -37,6 +39,9 @@ type feeder struct {
 	name string
 	id   int64
 	done chan struct{} // closed when run has ended
+
+	logged   time.Time // when a failure was last logged; run's alone
+	unlogged int       // failures since; run's alone
 
 	mu     sync.Mutex
 	h      Handler // guarded by mu
@@ -229,7 +234,7 @@ func (f *feeder) call(items []item) verdict {
 		err = fmt.Errorf("%d outcomes for %d pushes", len(got), len(pushes))
 	}
 	if err != nil {
-		f.r.log.Warn("inbound: a call of a push handler failed; its pushes are retried one by one", "handler", f.name, "pushes", len(pushes), "error", err)
+		f.warn(len(pushes), err)
 		for _, i := range index {
 			outcomes[i] = sdk.Outcome{Decision: sdk.Retry, Reason: err.Error()}
 		}
@@ -239,6 +244,16 @@ func (f *feeder) call(items []item) verdict {
 		outcomes[i] = got[n]
 	}
 	return verdict{outcomes: outcomes}
+}
+
+// warn logs a failed call, and how many there were since the last line.
+func (f *feeder) warn(pushes int, err error) {
+	if time.Since(f.logged) < logEvery {
+		f.unlogged++
+		return
+	}
+	f.r.log.Warn("inbound: a call of a push handler failed; its pushes are retried one by one", "handler", f.name, "pushes", pushes, "more", f.unlogged, "error", err)
+	f.logged, f.unlogged = time.Now(), 0
 }
 
 // lost is the decision for an item whose push can't be had any more.

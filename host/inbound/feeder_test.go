@@ -1,13 +1,17 @@
 package inbound
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/meshhost/meshhost/host/identity"
 	"github.com/meshhost/meshhost/host/plugin"
@@ -172,6 +176,25 @@ func TestAPoisonousPushIsIsolated(t *testing.T) {
 			if body != "poison" && n > 2 {
 				t.Errorf("%q took %d attempts because of its neighbour", body, n)
 			}
+		}
+	})
+}
+
+// Promise 5: a handler that fails with everything fails thousands of times a minute; the log tells it now and then.
+func TestAHandlerThatAlwaysFailsDoesNotFloodTheLog(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		var out bytes.Buffer
+		calls := 0
+		h1 := flakyFunc(func([]sdk.Push) ([]sdk.Outcome, error) { calls++; return nil, errors.New("no") })
+		log := hclog.New(&hclog.LoggerOptions{Output: &out})
+		h := start(t, setup{dir: dir, handlers: []Handler{{Name: "inbox", Push: h1}}, options: Options{Logger: log}})
+		for range 200 {
+			h.Accept([]Delivery{h.directTo(t, generate(t), h.keys.member, "x")})
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := strings.Count(out.String(), "failed"); calls < 500 || n < 2 || n > 7 || !strings.Contains(out.String(), "more=") {
+			t.Errorf("%d calls, %d lines:\n%s", calls, n, out.String())
 		}
 	})
 }
