@@ -97,12 +97,7 @@ func (s *store) forget(ctx context.Context, before time.Time) error {
 				return err
 			}
 			for _, r := range rows {
-				for k := range len(r.keys) / len(key{}) {
-					if err := sqlitefile.Run(conn, `DELETE FROM dedup WHERE key = ?1`, r.keys[k*len(key{}):(k+1)*len(key{})]); err != nil {
-						return err
-					}
-				}
-				if err := sqlitefile.Run(conn, `DELETE FROM arrival WHERE n = ?1`, r.n); err != nil {
+				if err := r.drop(conn); err != nil {
 					return err
 				}
 			}
@@ -115,9 +110,58 @@ func (s *store) forget(ctx context.Context, before time.Time) error {
 	}
 }
 
+// forgetExcess drops the dedup keys of the oldest that are gone, beyond those
+// that are to be remembered.
+func (s *store) forgetExcess(ctx context.Context) error {
+	var excess int64
+	err := s.file.Read(ctx, func(conn *sqlite.Conn) error {
+		_, err := sqlitefile.One(conn, `SELECT (SELECT count(*) FROM arrival) - (SELECT count(*) FROM messages)`,
+			func(stmt *sqlite.Stmt) { excess = stmt.ColumnInt64(0) - s.remember })
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for after := int64(0); excess > 0; {
+		last, dropped := after, int64(0)
+		err = s.file.Write(ctx, func(conn *sqlite.Conn) error {
+			last, dropped = after, 0
+			var gone []arrival
+			err := sqlitefile.Each(conn, `SELECT n, keys, EXISTS (SELECT 1 FROM messages WHERE messages.n = arrival.n)
+FROM arrival WHERE n > ?1 ORDER BY n LIMIT ?2`, func(stmt *sqlite.Stmt) (bool, error) {
+				last = stmt.ColumnInt64(0)
+				if stmt.ColumnInt64(2) == 0 {
+					gone = append(gone, arrival{n: last, keys: sqlitefile.Blob(stmt, 1)})
+				}
+				return true, nil
+			}, after, pruneStep)
+			for i := 0; err == nil && i < len(gone) && dropped < excess; i++ {
+				err = gone[i].drop(conn)
+				dropped++
+			}
+			return err
+		})
+		if err != nil || last == after {
+			return err
+		}
+		after, excess = last, excess-dropped
+	}
+	return nil
+}
+
 type arrival struct {
 	n    int64
 	keys []byte
+}
+
+// drop forgets an arrival and its dedup keys.
+func (a arrival) drop(conn *sqlite.Conn) error {
+	for k := range len(a.keys) / len(key{}) {
+		if err := sqlitefile.Run(conn, `DELETE FROM dedup WHERE key = ?1`, a.keys[k*len(key{}):(k+1)*len(key{})]); err != nil {
+			return err
+		}
+	}
+	return sqlitefile.Run(conn, `DELETE FROM arrival WHERE n = ?1`, a.n)
 }
 
 // oldArrivals walks from the first arrival. It stops at one that is young or

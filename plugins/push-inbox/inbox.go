@@ -193,6 +193,9 @@ func (k *keeper) prune(ctx context.Context) {
 	if err == nil {
 		err = k.store.forget(ctx, before)
 	}
+	if err == nil {
+		err = k.store.forgetExcess(ctx)
+	}
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:

@@ -265,6 +265,28 @@ func TestRetentionPrunesAtTheStartAndForgetsKeysInTheEnd(t *testing.T) {
 	}
 }
 
+// Promise 5: what is remembered of messages that are gone has a bound of its own, whatever the retention and whoever stays.
+func TestNotMoreThanSoManyThatAreGoneAreRemembered(t *testing.T) {
+	b := start(t)
+	b.inbox.store.remember = 3
+	for n := range 10 {
+		b.acked(push(n))
+	}
+	for n := 1; n < 9; n++ { // 0 and 9 stay
+		if _, err := call[deleteResult](b, "delete", fmt.Sprintf(`{"id":"push-%04d"}`, n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k := keeper{store: b.inbox.store, retention: time.Hour, host: b.host, log: hclog.NewNullLogger()}
+	k.store.now = func() time.Time { return t0 }
+	k.prune(context.Background())
+	if n, m := b.rows("dedup"), b.rows("arrival"); n != 15 || m != 5 {
+		t.Errorf("%d keys and %d arrivals are left, want those of the 2 that stay and of the 3 that went last", n, m)
+	}
+	b.acked(push(0), push(6), push(7), push(8), push(9))
+	b.want(`{}`, "text 9", "text 0")
+}
+
 func TestAFullInboxDropsTheOldestSeenAndNeverAnUnread(t *testing.T) {
 	b := start(t)
 	b.configure(3, "720h")

@@ -15,6 +15,8 @@ import (
 type store struct {
 	file *sqlitefile.File
 	now  func() time.Time
+	// remember is how many arrivals are kept whose message is gone.
+	remember int64
 
 	// What follows belongs to the file's writing goroutine.
 	max    int64
@@ -22,9 +24,12 @@ type store struct {
 	count  int64 // rows of messages
 }
 
+// maxRemembered is as many as the host remembers dedup keys.
+const maxRemembered = 1_000_000
+
 // openStore opens or creates the file at path; max bounds its messages.
 func openStore(ctx context.Context, path string, max int64, now func() time.Time) (*store, error) {
-	s := &store{now: now, max: max}
+	s := &store{now: now, max: max, remember: maxRemembered}
 	file, err := sqlitefile.Open(ctx, sqlitefile.Spec{
 		Path: path, What: "inbox", ApplicationID: applicationID, Steps: schema,
 		Begin: s.begin, Undo: func() { s.loaded = false },
