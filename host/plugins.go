@@ -173,7 +173,10 @@ func (h *Host) handlers() []inbound.Handler {
 	var out []inbound.Handler
 	for _, u := range h.uses {
 		if u.cfg.Kind == sdk.KindPushHandler {
-			out = append(out, inbound.Handler{Name: u.cfg.Name, Wants: u.plugin.Description().Wants, Push: u.plugin.PushHandler()})
+			out = append(out, inbound.Handler{
+				Name: u.cfg.Name, Wants: u.plugin.Description().Wants, Push: u.plugin.PushHandler(),
+				CallTimeout: u.cfg.Process.Timeouts.Call,
+			})
 		}
 	}
 	return out

@@ -18,6 +18,8 @@ const (
 	// One call of a handler takes at most these: crossing to a plugin costs the same for one push as for a hundred small ones.
 	callItems = 64
 	callBytes = 256 << 10
+	// callTimeout is what a call has where nothing else is said.
+	callTimeout = 30 * time.Second
 	// loadPage is how many open work items are read at a time when a handler is taken on.
 	loadPage = 5000
 	// A retry without After waits from minRetry doubling to maxRetry, with jitter; one with After at most maxAfter.
@@ -219,7 +221,11 @@ func (f *feeder) call(items []item) verdict {
 	if len(pushes) == 0 {
 		return verdict{outcomes: outcomes}
 	}
-	ctx, cancel := context.WithTimeout(f.r.ctx, f.r.opts.CallTimeout)
+	limit := h.CallTimeout
+	if limit <= 0 {
+		limit = callTimeout
+	}
+	ctx, cancel := context.WithTimeout(f.r.ctx, limit)
 	defer cancel()
 	got, err := h.Push.Handle(ctx, pushes)
 	switch {

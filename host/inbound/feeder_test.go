@@ -199,6 +199,22 @@ func TestAHandlerThatAlwaysFailsDoesNotFloodTheLog(t *testing.T) {
 	})
 }
 
+// What mesh.hcl gives the calls of a plugin is what they have, more than the default too.
+func TestAHandlerHasTheTimeThatItsBlockGivesIt(t *testing.T) {
+	for given, want := range map[time.Duration]time.Duration{0: 30 * time.Second, 2 * time.Minute: 2 * time.Minute, time.Second: time.Second} {
+		bubble(t, func(t *testing.T, dir string) {
+			took := make(chan time.Duration, 100)
+			begun := time.Now()
+			slow := hangs(func(ctx context.Context) { <-ctx.Done(); took <- time.Since(begun) })
+			h := start(t, setup{dir: dir, handlers: []Handler{{Name: "slow", Push: slow, CallTimeout: given}}})
+			h.Accept([]Delivery{h.direct(t, "x")})
+			if got := <-took; got != want {
+				t.Errorf("with %s: cut off after %s, want %s", given, got, want)
+			}
+		})
+	}
+}
+
 // The same for one that kills its plugin: whoever was in the batch with it loses no attempt.
 func TestAPushThatKillsItsPluginIsIsolated(t *testing.T) {
 	bubble(t, func(t *testing.T, dir string) {

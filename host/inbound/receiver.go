@@ -35,8 +35,6 @@ type Options struct {
 	Handlers []Handler
 	// MaxAttempts before a work item becomes a dead letter; default 20.
 	MaxAttempts int
-	// CallTimeout bounds one call of a handler; default 30 s.
-	CallTimeout time.Duration
 	// NeedNudge is called once for an identity that had pushes refused for want of room, when there is room again and the
 	// broker's claims on them have ended: a nudge (PROTOCOL 4.6) then brings them. It must not block.
 	NeedNudge func(mesh string, receiving identity.PublicKey)
@@ -92,9 +90,6 @@ func New(ctx context.Context, opts Options) (*Receiver, error) {
 	}
 	if opts.MaxAttempts <= 0 {
 		opts.MaxAttempts = 20
-	}
-	if opts.CallTimeout <= 0 {
-		opts.CallTimeout = 30 * time.Second
 	}
 	r := &Receiver{
 		opts: opts, log: opts.Logger, refuse: make(map[origin]time.Time), wake: make(chan struct{}, 1),

@@ -2,6 +2,7 @@ package inbound
 
 import (
 	"context"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -65,6 +66,8 @@ type Handler struct {
 	Name  string
 	Wants []sdk.Want // empty: every push
 	Push  sdk.PushHandler
+	// CallTimeout bounds one call; default 30 s.
+	CallTimeout time.Duration
 }
 
 func (h *Handler) wants(p *sdk.Push) bool {
