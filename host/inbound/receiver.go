@@ -285,13 +285,13 @@ func (r *Receiver) Wake(name string) {
 // and their results are kept. At ctx's end what is still running is cut off, and ctx's error returned.
 func (r *Receiver) Close(ctx context.Context) error {
 	r.once.Do(func() {
-		r.setMu.Lock() // a SetHandlers under way comes to its end first
+		cut := context.AfterFunc(ctx, r.cancel)
+		defer cut()
+		r.setMu.Lock() // a SetHandlers under way comes to its end first, at the latest when it is cut off
 		defer r.setMu.Unlock()
 		r.mu.Lock()
 		r.closed = true
 		r.mu.Unlock()
-		cut := context.AfterFunc(ctx, r.cancel)
-		defer cut()
 		close(r.stop)
 		<-r.commit
 		if r.ctx.Err() != nil {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/meshhost/meshhost/host/identity"
@@ -338,6 +339,37 @@ func TestCloseCutsOffAHandlerThatHangs(t *testing.T) {
 	if err := st.Close(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Promise 9: nor does a handler that hangs while it is being taken off keep Close beyond its time.
+func TestCloseCutsOffAHandlerThatHangsWhileItIsTakenOff(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		st, err := store.Open(t.Context(), dir, store.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys := &keyring{member: generate(t)}
+		hang := hangs(func(ctx context.Context) { <-ctx.Done() })
+		r, err := New(t.Context(), Options{Journal: st, Keys: keys, Acker: newAcks(), Handlers: []Handler{{Name: "hang", Push: hang}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Accept([]Delivery{(&host{keys: keys, sender: generate(t)}).direct(t, "x")})
+		synctest.Wait()
+		set := make(chan error, 1)
+		go func() { set <- r.SetHandlers(t.Context(), nil) }()
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		begun := time.Now()
+		err = r.Close(ctx)
+		if took := time.Since(begun); took > 0 || !errors.Is(err, context.Canceled) {
+			t.Errorf("closed after %s: %v", took, err)
+		}
+		if err := errors.Join(<-set, st.Close()); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 type hangs func(ctx context.Context)
