@@ -88,8 +88,10 @@ type Host struct {
 type use struct {
 	cfg    *config.Use
 	plugin *plugin.Plugin
-	// state is the one that follow saw last.
-	state plugin.State
+	// state and starts are those that followPlugins saw last; a plugin that
+	// crashed and came back between two looks has the same state.
+	state  plugin.State
+	starts int
 }
 
 // blockOf names a use in lists: "rpc_feature.state".

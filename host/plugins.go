@@ -115,39 +115,39 @@ func (h *Host) followPlugins(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		var handlers []string
+		var back []*use
 		for _, u := range h.uses {
 			st := u.plugin.Status()
-			if st.State == u.state {
+			if st.State == u.state && st.Starts == u.starts {
 				continue
 			}
-			u.state = st.State
+			u.state, u.starts = st.State, st.Starts
 			h.bus.Publish("plugin", "", map[string]string{"plugin": blockOf(u.cfg), "state": string(st.State), "detail": st.LastCrash})
 			if st.State == plugin.StateReady {
-				switch u.cfg.Kind {
-				case sdk.KindOutbox:
-					h.welcome(u)
-				case sdk.KindPushHandler:
-					handlers = append(handlers, u.cfg.Name)
-				}
-				h.features.Ready(blockOf(u.cfg), h.connected())
+				back = append(back, u)
 			}
 		}
-		if len(handlers) > 0 {
-			h.setHandlers(ctx)
+		if len(back) > 0 {
+			h.setHandlers(ctx) // before the wake: what waited for a handler goes by what it wants now
 		}
-		for _, name := range handlers {
-			h.inbound.Wake(name) // after setHandlers: what waited for it goes by what it wants now
+		for _, u := range back {
+			h.welcome(u)
 		}
 	}
 }
 
-// welcome sends an outbox that serves (again) what waited for it.
+// welcome sends a plugin that serves (again) what waited for it.
 func (h *Host) welcome(u *use) {
-	if !u.plugin.Description().Durable {
-		h.logger.Warn("this outbox forgets what it holds when its process ends; senders are told so", "outbox", u.cfg.Name)
+	switch u.cfg.Kind {
+	case sdk.KindOutbox:
+		if !u.plugin.Description().Durable {
+			h.logger.Warn("this outbox forgets what it holds when its process ends; senders are told so", "outbox", u.cfg.Name)
+		}
+		h.outbound.OutboxReady(u.cfg.Name)
+	case sdk.KindPushHandler:
+		h.inbound.Wake(u.cfg.Name)
 	}
-	h.outbound.OutboxReady(u.cfg.Name)
+	h.features.Ready(blockOf(u.cfg), h.connected())
 }
 
 // connected are the connections that are up.

@@ -299,7 +299,7 @@ func (f *feeder) pushesOf(h *Handler, items []item, outcomes []sdk.Outcome) (pus
 			}
 		}
 		if !h.wants(p) {
-			outcomes[i] = sdk.Outcome{Decision: sdk.Drop, Reason: "not wanted"}
+			outcomes[i] = sdk.Outcome{Decision: sdk.Drop}
 			continue
 		}
 		push := *p
