@@ -15,8 +15,9 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// helpTimeout bounds what the root's help waits for a daemon that may not run.
-const helpTimeout = 300 * time.Millisecond
+// helpTimeout bounds what the root's help waits for a daemon that is there and
+// does not answer; where there is none it waits for nothing.
+const helpTimeout = 3 * time.Second
 
 // featuresTitle heads the features' verbs in the help.
 const featuresTitle = "verbs of the running daemon's features"
@@ -39,6 +40,9 @@ func (a *app) addFeatures(ctx context.Context, root *cli.Command, args []string)
 	ctx, cancel := context.WithTimeout(ctx, helpTimeout)
 	defer cancel()
 	list, err := c.Features(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		a.warn("the daemon does not answer: the verbs of its plugins are missing here")
+	}
 	if err != nil {
 		return
 	}
