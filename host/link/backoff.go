@@ -117,14 +117,16 @@ func (p *policy) next(e ending, now time.Time) step {
 }
 
 // skew: the broker's clock differs by more than 60 s from what the hello said. Its Date header, if it has one, corrects ours
-// for one attempt at once; after that, and without a usable header, slow attempts.
+// for one attempt at once; after that, and without a usable header, slow attempts. Those take a correction too: once our
+// own clock is set right, the old correction would keep us out for ever.
 func (p *policy) skew(e ending) step {
 	const unbelievable = 24 * time.Hour
-	if e.offsetOK && !p.skewed && e.offset.Abs() <= unbelievable {
-		p.skewed = true
-		return step{reason: reasonSkew, adopt: true}
+	s := step{reason: reasonSkew, adopt: e.offsetOK && e.offset.Abs() <= unbelievable}
+	if !s.adopt || p.skewed {
+		s.delay = p.between(skewMin, skewMax)
 	}
-	return step{delay: p.between(skewMin, skewMax), reason: reasonSkew}
+	p.skewed = p.skewed || s.adopt
+	return s
 }
 
 // twin: someone else took our place. Once can be a late close of our own old socket; twice in five minutes is a second host
