@@ -297,6 +297,34 @@ func TestAFullQueueDropsPushesAndTheReaderGoesOn(t *testing.T) {
 	})
 }
 
+// What was dropped is claimed, and the broker's claims are no timer: somebody has to ask.
+func TestDroppedPushesAreAskedForWhenTheirClaimsHaveEnded(t *testing.T) {
+	var gate chan struct{}
+	var hooks chan time.Time
+	b := &fakeBroker{hook: func(string) { hooks <- time.Now() }}
+	inMesh(t, b, func(o *Options) {
+		gate, hooks = make(chan struct{}), make(chan time.Time, 8)
+		o.Handlers.OnPush = func(*Conn, []*Push) { <-gate }
+	}, func(t *testing.T, m *Mesh) {
+		defer b.beat()()
+		<-hooks // the one after the ack
+		time.Sleep(time.Minute)
+		begin := time.Now()
+		for i := range maxQueuedFrame + 100 {
+			b.push(fmt.Sprintf(`{"type":"push","messageId":"m%d"}`, i))
+		}
+		close(gate)
+		select {
+		case at := <-hooks:
+			if after := at.Sub(begin); after < 30*time.Second || after > 38*time.Second {
+				t.Errorf("nudged %v after the drops, want 36 s", after)
+			}
+		case <-time.After(10 * time.Minute):
+			t.Error("nobody asks for what was dropped")
+		}
+	})
+}
+
 func TestAcksOfStoredPushesSurviveALostConnection(t *testing.T) {
 	var acked chan string
 	b := &fakeBroker{frame: func(_ func(string), socket int, f map[string]any) {

@@ -30,7 +30,7 @@ type Conn struct {
 	owed     owedAcks
 	nudges   chan struct{} // one pending wish
 	undone   chan struct{} // one pending "dnd has ended"
-	acked    chan struct{} // one pending "a hello was acked"
+	claims   chan struct{} // one pending "the broker may have claimed for us what we didn't get"
 	reqIDs   string        // what this connection's request ids begin with
 	reqCount atomic.Uint64
 
@@ -42,7 +42,7 @@ func newConn(m *Mesh, who greeter, p Presence) (*Conn, error) {
 	c := &Conn{
 		mesh: m, who: who, presence: p, status: wire.StatusIdle,
 		log:    m.opts.Logger.With("mesh", m.opts.Slug, "as", who.key.Public().String()[:8]),
-		nudges: make(chan struct{}, 1), undone: make(chan struct{}, 1), acked: make(chan struct{}, 1),
+		nudges: make(chan struct{}, 1), undone: make(chan struct{}, 1), claims: make(chan struct{}, 1),
 		reqIDs: "r" + strconv.FormatUint(uint64(rand.Uint32()), 36) + "-",
 	}
 	c.flight.init()
@@ -112,10 +112,7 @@ func (c *Conn) run(ctx context.Context) {
 func (c *Conn) onState(s link.State) {
 	if s.Phase == link.Ready {
 		c.owed.signal()
-		select {
-		case c.acked <- struct{}{}:
-		default: // the nudge loop will see the newer one
-		}
+		c.nudgeAfterClaims()
 	} else {
 		c.lost(s)
 	}
@@ -150,6 +147,9 @@ func (c *Conn) enqueue(q *frameQueue, kind string, f *wire.Frame) {
 	n := q.dropped.Load()
 	if n&(n-1) == 0 { // at 1, 2, 4, 8 … drops: a flood must not flood the log
 		c.log.Warn("nobody takes what the broker sends; dropping", "kind", kind, "dropped", n)
+	}
+	if kind == "push" {
+		c.nudgeAfterClaims()
 	}
 	if h := c.mesh.opts.Handlers.OnDropped; h != nil {
 		h(c, kind, 1)

@@ -36,9 +36,9 @@ type hookBody struct {
 	SessionID string `json:"session_id,omitzero"`
 }
 
-// SetNudgeStatus sets the status that nudges carry: the one that this presence is meant to have. "idle" until it is called.
-// Call it before the set_status frame is written. A status that ends dnd brings a nudge five seconds later, since set_status
-// itself doesn't deliver what dnd held (PROTOCOL 4.6).
+// SetNudgeStatus tells nudges which status this presence is meant to have; "idle" until it is called. Call it before the
+// set_status frame is written. A status that ends dnd brings a nudge five seconds later, since set_status itself doesn't deliver
+// what dnd held (PROTOCOL 4.6).
 func (c *Conn) SetNudgeStatus(status string) {
 	c.mu.Lock()
 	ended := c.status == wire.StatusDND && status != wire.StatusDND
@@ -61,24 +61,33 @@ func (c *Conn) Nudge() {
 	}
 }
 
-// nudgeLoop nudges 36 s after each ack, when wished, and after dnd; a nudge that fails is repeated.
+// nudgeAfterClaims asks for a nudge when the broker's claims of this moment have ended: after a hello_ack, for what came during
+// the loss, and after pushes that were dropped.
+func (c *Conn) nudgeAfterClaims() {
+	select {
+	case c.claims <- struct{}{}:
+	default: // one is pending
+	}
+}
+
+// nudgeLoop nudges 36 s after each ack and after drops, when wished, and after dnd; a nudge that fails is repeated.
 func (c *Conn) nudgeLoop(ctx context.Context) {
-	afterAck, wished := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
-	afterAck.Stop()
+	afterClaims, wished := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
+	afterClaims.Stop()
 	wished.Stop()
-	defer afterAck.Stop()
+	defer afterClaims.Stop()
 	defer wished.Stop()
 	var last time.Time
-	var due time.Time       // of afterAck
+	var due time.Time       // of afterClaims
 	var retry time.Duration // before the next try; 0 while they succeed
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-c.acked:
+		case <-c.claims:
 			retry = 0
 			due = time.Now().Add(nudgeDelay)
-			afterAck.Reset(nudgeDelay)
+			afterClaims.Reset(nudgeDelay)
 			continue
 		case <-c.undone:
 			wished.Reset(minNudgeGap) // the set_status frame needs time to get there
@@ -88,7 +97,7 @@ func (c *Conn) nudgeLoop(ctx context.Context) {
 				wished.Reset(wait)
 				continue
 			}
-		case <-afterAck.C:
+		case <-afterClaims.C:
 		case <-wished.C:
 		}
 		if !c.Ready() {
@@ -103,7 +112,7 @@ func (c *Conn) nudgeLoop(ctx context.Context) {
 			retry = min(max(2*retry, nudgeDelay), maxNudgeRetry)
 			// Never sooner than the one after the ack: before that, claims of the last loss still hold.
 			wait := max(retry/2+rand.N(retry/2), time.Until(due))
-			afterAck.Reset(wait)
+			afterClaims.Reset(wait)
 			c.log.Warn("the broker couldn't be asked to deliver what it holds; tried again", "error", err, "retry_in", wait)
 		}
 	}
@@ -115,6 +124,11 @@ func (c *Conn) nudge(ctx context.Context) error {
 	c.mu.Lock()
 	status := c.status
 	c.mu.Unlock()
+	if status != wire.StatusDND {
+		// "working" by this way would hold back, for 30 s, all but "now": also what the nudge is for. By set_status it holds
+		// nothing, and the broker makes "idle" of it at the next drain (PROTOCOL 4.6).
+		status = wire.StatusIdle
+	}
 	body, err := json.Marshal(hookBody{Cwd: c.presence.Cwd, PID: c.presence.PID, Status: status, SessionID: c.presence.SessionID})
 	if err != nil {
 		return fmt.Errorf("nudge: %w", err)
