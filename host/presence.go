@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/go-json-experiment/json"
@@ -28,6 +29,15 @@ type wanted struct {
 
 // maxGroups bounds both Groups and Left.
 const maxGroups = 256
+
+// maxWish bounds each frame that tells a presence, in bytes: the broker takes
+// 65,536 (PROTOCOL 1.2), and a request id is added. Fields of a profile that fit
+// one by one need not fit together.
+const maxWish = 65_000
+
+// statuses are all that the broker takes; another makes it silent, and refuse
+// the nudge (PROTOCOL 4.6).
+var statuses = []string{"idle", "working", "dnd"}
 
 // isPresence reports whether frames of a type are kept.
 func isPresence(frameType string) bool {
@@ -70,6 +80,10 @@ func (w *wanted) take(frame jsontext.Value) (bool, error) {
 	case "set_status":
 		if f.Status == nil {
 			return true, missing("status")
+		}
+		if !slices.Contains(statuses, *f.Status) {
+			return true, sdk.Errorf(sdk.CodeInvalid, "bad_status", "there is no status %q", *f.Status).
+				WithNext("Use one of " + strings.Join(statuses, ", ") + ".")
 		}
 		w.Status = f.Status
 	case "set_visible":
@@ -166,6 +180,21 @@ func (w *wanted) frames() ([]jsontext.Value, error) {
 	return out, nil
 }
 
+// fits reports whether a presence can be told all of it.
+func (w *wanted) fits() error {
+	frames, err := w.frames()
+	if err != nil {
+		return err
+	}
+	for _, f := range frames {
+		if typ, _ := splitFrame(f); len(f) > maxWish {
+			return sdk.Errorf(sdk.CodeInvalid, "presence_too_large", "%s would take %d bytes with what was set before, at most %d are possible", typ, len(f), maxWish).
+				WithNext("Shorten it; of a profile, any of its fields.")
+		}
+	}
+	return nil
+}
+
 // presences keeps what each identity wants, on disk before it is told to the
 // mesh: the broker's own memory of it is overwritten by any sibling's close
 // (PROTOCOL 2.6).
@@ -208,6 +237,9 @@ func (p *presences) record(ctx context.Context, mesh, identity string, frame jso
 	is, err := next.take(frame)
 	if !is || err != nil {
 		return is, err
+	}
+	if err := next.fits(); err != nil {
+		return true, err
 	}
 	doc, err := json.Marshal(next, json.Deterministic(true))
 	if err != nil {

@@ -114,6 +114,11 @@ func TestBadPresenceFramesAreRefusedAndChangeNothing(t *testing.T) {
 			t.Errorf("%s: %v", f, err)
 		}
 	}
+	// A nudge with such a status would be refused for ever.
+	_, err = p.record(t.Context(), "m", "k", jsontext.Value(`{"type":"set_status","status":"busy"}`))
+	if c, reason := code(err); c != sdk.CodeInvalid || reason != "bad_status" {
+		t.Errorf("a status that no broker takes: %v", err)
+	}
 	if is, err := p.record(t.Context(), "m", "k", jsontext.Value(`{"type":"get_state","key":"x"}`)); is || err != nil {
 		t.Errorf("a frame of another kind: %v, %v", is, err)
 	}
@@ -173,6 +178,33 @@ func TestAPresenceIsOnDiskBeforeItIsTold(t *testing.T) {
 	}
 	if err := st.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// One wish that no frame can carry would keep all others from every fresh presence.
+func TestAPresenceThatNoFrameCanCarryIsRefused(t *testing.T) {
+	st := openStore(t, t.TempDir())
+	defer st.Close()
+	p, err := loadPresences(t.Context(), st)
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := strings.Repeat("x", 40_000)
+	if _, err := p.record(t.Context(), "m", "k", jsontext.Value(`{"type":"set_profile","bio":"`+long+`"}`)); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []string{
+		`{"type":"set_profile","avatar":"` + long + `"}`, // fits alone, not with the bio
+		`{"type":"set_summary","summary":"` + long + long + `"}`,
+	} {
+		_, err := p.record(t.Context(), "m", "k", jsontext.Value(f))
+		if c, reason := code(err); c != sdk.CodeInvalid || reason != "presence_too_large" {
+			t.Errorf("%.40s…: %v", f, err)
+		}
+	}
+	frames, err := p.frames("m", "k")
+	if err != nil || len(frames) != 1 || len(frames[0]) > maxWish {
+		t.Errorf("%d frames, %v; want the bio alone", len(frames), err)
 	}
 }
 
