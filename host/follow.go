@@ -12,8 +12,12 @@ import (
 	"github.com/meshhost/meshhost/sdk"
 )
 
-// tellAgain is when a ready presence that could not be told is told again.
-const tellAgain = 5 * time.Second
+// tellAgain is when a ready presence that could not be told is told again; the
+// pause doubles to tellAgainMax while that fails.
+const (
+	tellAgain    = 5 * time.Second
+	tellAgainMax = 5 * time.Minute
+)
 
 // turn is a mutex that a context can stop waiting for.
 type turn chan struct{}
@@ -32,6 +36,7 @@ func (t turn) unlock() { <-t }
 // followStates reacts to changes of the member connection until ctx ends.
 func (m *mesh) followStates(ctx context.Context) {
 	var again <-chan time.Time
+	pause := tellAgain
 	for {
 		select {
 		case <-m.changed:
@@ -42,10 +47,12 @@ func (m *mesh) followStates(ctx context.Context) {
 		m.mu.Lock()
 		st := m.last
 		m.mu.Unlock()
-		again = nil
-		if !m.follow(ctx, st) {
-			again = time.After(tellAgain)
+		if m.follow(ctx, st) {
+			again, pause = nil, tellAgain
+			continue
 		}
+		again = time.After(pause)
+		pause = min(2*pause, tellAgainMax)
 	}
 }
 
@@ -65,7 +72,7 @@ func (m *mesh) follow(ctx context.Context, st broker.State) bool {
 	if st.Phase != link.Ready {
 		return true
 	}
-	if err := m.tellPresence(ctx, me, st.PresenceID()); err != nil {
+	if err := m.tellPresence(ctx, me, st); err != nil {
 		if ctx.Err() == nil {
 			m.logger.Warn("the desired presence was not applied; it is tried again", "error", err)
 		}
@@ -80,13 +87,17 @@ func (m *mesh) connected(st broker.State) sdk.Connected {
 }
 
 // tellPresence tells a presence that does not know it yet all that is wanted.
-// What the broker refuses is skipped: the rest may do.
-func (m *mesh) tellPresence(ctx context.Context, me, presence string) error {
+// What the broker refuses or can't be sent is skipped, and silence to one frame
+// keeps nothing from the rest. A presence that is found again on another socket
+// is told once more what nobody answers: the frames may have died with the
+// socket that they were written to.
+func (m *mesh) tellPresence(ctx context.Context, me string, st broker.State) error {
 	if err := m.telling.lock(ctx); err != nil {
 		return err
 	}
 	defer m.telling.unlock()
-	if m.told == presence {
+	known := m.told == st.PresenceID()
+	if known && m.toldOn == st.Generation {
 		return nil
 	}
 	frames, err := m.h.presences.frames(m.cfg.Name, me)
@@ -95,21 +106,32 @@ func (m *mesh) tellPresence(ctx context.Context, me, presence string) error {
 	}
 	c := m.broker.Member()
 	c.SetNudgeStatus(m.h.presences.status(m.cfg.Name, me))
+	var silent error
 	for _, f := range frames {
 		typ, body := splitFrame(f)
-		if hasReply(typ) {
-			_, err = c.Request(ctx, typ, body)
-		} else {
+		switch {
+		case !hasReply(typ):
 			err = c.Notify(ctx, typ, body)
+		case known:
+			continue
+		default:
+			_, err = c.Request(ctx, typ, body)
 		}
 		var refused *broker.RemoteError
-		if errors.As(err, &refused) {
-			m.logger.Warn("the broker refused a part of the desired presence", "frame", typ, "error", err)
-		} else if err != nil {
+		switch {
+		case err == nil:
+		case errors.As(err, &refused), errors.Is(err, broker.ErrTooLarge), errors.Is(err, broker.ErrMalformed):
+			m.logger.Warn("a part of the desired presence was refused", "frame", typ, "error", err)
+		case errors.Is(err, broker.ErrTimeout):
+			silent = fmt.Errorf("%s: %w", typ, err)
+		default:
 			return fmt.Errorf("%s: %w", typ, err)
 		}
 	}
-	m.told = presence
+	if silent != nil {
+		return silent
+	}
+	m.told, m.toldOn = st.PresenceID(), st.Generation
 	return nil
 }
 

@@ -41,9 +41,11 @@ type mesh struct {
 	listWanted chan struct{}
 
 	// telling is held while the broker is told of a presence, by whoever does;
-	// told is the presence that knows all that is wanted of it, guarded by it.
+	// told is the presence that knows all that is wanted of it, as far as answers
+	// tell, and toldOn the socket that it was told on; guarded by it.
 	telling turn
 	told    string
+	toldOn  uint64
 
 	mu   sync.Mutex
 	last broker.State // guarded by mu

@@ -57,6 +57,9 @@ func (s services) Request(ctx context.Context, _ plugin.Caller, req sdk.FrameReq
 		mesh.tellLater()
 		return deferred, nil
 	default:
+		if kept && errors.Is(err, broker.ErrTimeout) {
+			mesh.told = "" // it may have died with its socket: the next one tells it
+		}
 		return nil, mesh.frameError(err)
 	}
 }
