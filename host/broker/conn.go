@@ -34,6 +34,9 @@ type Conn struct {
 	reqIDs   string        // what this connection's request ids begin with
 	reqCount atomic.Uint64
 
+	strays     uint64 // errors that belong to no request; the reader's own
+	unreadable uint64 // pushes; consumePushes' own
+
 	mu     sync.Mutex
 	status string // for the nudge
 }

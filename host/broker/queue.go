@@ -92,7 +92,10 @@ func (c *Conn) consumePushes() {
 		for i := range batch {
 			p, err := wire.DecodePush(batch[i].Raw)
 			if err != nil {
-				c.log.Warn("push can't be read; left to the broker", "bytes", len(batch[i].Raw), "error", err)
+				c.unreadable++
+				if n := c.unreadable; n&(n-1) == 0 { // a flood must not flood the log
+					c.log.Warn("push can't be read; left to the broker", "bytes", len(batch[i].Raw), "error", err, "so_far", n)
+				}
 				continue
 			}
 			pushes = append(pushes, p)

@@ -120,8 +120,11 @@ func (c *Conn) settle(f *wire.Frame) bool {
 		return false // the broker also acks scheduled messages under ids of its own (PROTOCOL 4.2)
 	case t == nil:
 		if f.Kind == wire.KindError {
-			e := f.Error()
-			c.log.Warn("broker reports an error that belongs to no request", "code", e.Code, "message", e.Message)
+			c.strays++
+			if n := c.strays; n&(n-1) == 0 {
+				e := f.Error()
+				c.log.Warn("broker reports an error that belongs to no request", "code", e.Code, "message", e.Message, "so_far", n)
+			}
 		}
 		return false
 	case t.done != nil:

@@ -49,6 +49,8 @@ type Link struct {
 	last   uint64           // generation of the last socket; owned by Run
 	resume chan struct{}    // one pending Resume
 
+	unreadable uint64 // frames; owned by the one reader
+
 	mu    sync.Mutex
 	state State
 	ready *Socket // non-nil exactly in phase Ready

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/meshhost/meshhost/host/wire"
 )
@@ -89,6 +91,38 @@ func TestFramesComeInOrderAndNothingIsWrittenBeforeTheAck(t *testing.T) {
 		}
 		if err := l.Send(t.Context(), make([]byte, wire.MaxFrame+1)); !errors.Is(err, wire.ErrTooLarge) {
 			t.Errorf("an oversized frame gives %v, want ErrTooLarge", err)
+		}
+	})
+}
+
+// What any peer or client of ours left with the broker, and the broker hands on, costs neither the frame nor the connection.
+func TestOddFramesOfABrokerCostLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &fakeBroker{serve: func(_ int, _ *websocket.Conn, w *peer) {
+			_, _ = w.read()
+			w.write(`{"type":"hello_ack","presenceId":"p1","memberDisplayName":"a","restored":true,"restoredGroups":["dev"]}`)
+			for range 1000 {
+				w.write(`{"type":"broken"`)
+			}
+			w.write(`{"type":"peers_list","peers":[{"pubkey":"k","hostname":"\ud800 \ud83d\ude00"}]}`)
+			w.drain()
+		}}
+		defer startBroker(t, b)()
+		r := &recorder{}
+		var logged bytes.Buffer
+		l := testLink(t, b, r, func(o *Options) { o.Logger = hclog.New(&hclog.LoggerOptions{Output: &logged}) })
+		stop := running(l)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if s := l.State(); s.Phase != Ready || s.PresenceID() != "p1" {
+			t.Errorf("state %+v, want ready as p1", s)
+		}
+		if want := []string{`{"type":"peers_list","peers":[{"pubkey":"k","hostname":"\ufffd \ud83d\ude00"}]}`}; !slices.Equal(r.frames, want) {
+			t.Errorf("frames %q, want %q", r.frames, want)
+		}
+		stop()
+		if n := strings.Count(logged.String(), "can't be read"); n < 1 || n > 11 {
+			t.Errorf("%d lines about a thousand broken frames, want a few", n)
 		}
 	})
 }

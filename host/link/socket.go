@@ -92,16 +92,19 @@ func (l *Link) readFrames(s *Socket) {
 			return
 		}
 		f, err := wire.Classify(buf)
+		if err != nil && wire.MendSurrogates(buf) {
+			f, err = wire.Classify(buf)
+		}
 		if err != nil {
 			// Not the socket's end: the broker would repeat the same frame on the next one.
-			l.log.Warn("broker sent a frame that can't be read", "bytes", len(buf), "error", err)
+			l.unread("frame", len(buf), err)
 			continue
 		}
 		switch {
 		case f.Kind == wire.KindHelloAck:
-			ack := new(wire.HelloAck)
-			if err := wire.Decode(f.Raw, ack); err != nil {
-				l.log.Warn("broker sent a hello_ack that can't be read", "error", err)
+			ack, err := wire.DecodeHelloAck(f.Raw)
+			if err != nil {
+				l.unread("hello_ack", len(buf), err)
 				continue
 			}
 			if !s.tell(event{ack: ack}) {
@@ -118,6 +121,14 @@ func (l *Link) readFrames(s *Socket) {
 		if cap(buf) > maxKeptBuffer {
 			buf = nil
 		}
+	}
+}
+
+// unread logs what can't be read, at 1, 2, 4, 8 … of it: a flood must not flood the log.
+func (l *Link) unread(what string, bytes int, err error) {
+	l.unreadable++
+	if n := l.unreadable; n&(n-1) == 0 {
+		l.log.Warn("broker sent what can't be read", "what", what, "bytes", bytes, "error", err, "so_far", n)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -48,14 +49,25 @@ type Frame struct {
 	queued    bool
 }
 
-// Ack returns the frame as an [Ack]; it is meant for [KindAck] and costs nothing, the one pass has read it all.
+// Ack returns the frame as an [Ack], its error's text cut at a thousand bytes; it is meant for [KindAck] and costs nothing, the
+// one pass has read it all.
 func (f *Frame) Ack() Ack {
-	return Ack{ID: f.ID, MessageID: f.messageID, Queued: f.queued, Error: f.ackError, ReqID: f.ReqID}
+	return Ack{ID: f.ID, MessageID: f.messageID, Queued: f.queued, Error: clip(f.ackError), ReqID: f.ReqID}
 }
 
-// Error returns the frame as an [Error]; it is meant for [KindError].
+// Error returns the frame as an [Error], its texts cut at a thousand bytes; it is meant for [KindError].
 func (f *Frame) Error() Error {
-	return Error{Code: f.code, Message: f.message, ID: f.ID, ReqID: f.ReqID}
+	return Error{Code: clip(f.code), Message: clip(f.message), ID: f.ID, ReqID: f.ReqID}
+}
+
+// maxWords bounds what is kept of the broker's words, in bytes: they go to logs, states and answers, and a frame may be megabytes.
+const maxWords = 1000
+
+func clip(words string) string {
+	if len(words) <= maxWords {
+		return words
+	}
+	return strings.ToValidUTF8(words[:maxWords], "") + "…"
 }
 
 // CorrelationID returns the id that a request of ours would be known by: "_reqId", else "id" (PROTOCOL 1.6), else "".

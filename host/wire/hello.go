@@ -86,6 +86,27 @@ type HelloAck struct {
 // FrameType returns "hello_ack".
 func (HelloAck) FrameType() string { return TypeHelloAck }
 
+// DecodeHelloAck reads a hello_ack. Of one with a member of an odd shape only the presence is read, and whether there is a
+// profile: the broker hands back what any client of the member once saved, and that mustn't keep us out.
+func DecodeHelloAck(raw []byte) (*HelloAck, error) {
+	ack := new(HelloAck)
+	if Decode(raw, ack) == nil {
+		return ack, nil
+	}
+	var least struct {
+		PresenceID    string         `json:"presenceId"`
+		MemberProfile jsontext.Value `json:"memberProfile"`
+	}
+	if err := unmarshal(raw, &least, TypeHelloAck); err != nil {
+		return nil, err
+	}
+	ack = &HelloAck{PresenceID: least.PresenceID}
+	if least.MemberProfile.Kind() == '{' {
+		ack.MemberProfile = new(MemberProfile)
+	}
+	return ack, nil
+}
+
 // Error is the broker's refusal (PROTOCOL 1.6). Topic errors carry the request's id in ID instead of ReqID.
 type Error struct {
 	Code    string `json:"code"`

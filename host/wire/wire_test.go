@@ -189,6 +189,16 @@ func TestAckAndErrorAreReadInTheOnePass(t *testing.T) {
 	}
 }
 
+func TestTheBrokersWordsAreBounded(t *testing.T) {
+	long := strings.Repeat("é", 1<<20)
+	for _, raw := range []string{`{"type":"ack","id":"i","error":"` + long + `"}`, `{"type":"error","code":"c","message":"` + long + `"}`} {
+		f, err := Classify([]byte(raw))
+		if words := f.Ack().Error + f.Error().Message; err != nil || len(words) < maxWords || len(words) > maxWords+3 || !utf8.ValidString(words) {
+			t.Errorf("%d bytes, %v", len(words), err)
+		}
+	}
+}
+
 func TestValuesOfUsersSurviveByteForByte(t *testing.T) {
 	for _, value := range []string{`1.50`, `12345678901234567890123`, `{"b": 1,"a":[1e2,-0]}`, `"\u00e9"`, `null`} {
 		raw := []byte(`{"type":"state_result","key":"k","value":` + value + `,"updatedBy":"a","updatedAt":"t","_reqId":"r"}`)
