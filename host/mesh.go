@@ -190,6 +190,9 @@ func meshState(st broker.State) string {
 	case link.Ready:
 		return control.MeshOpen
 	case link.Suspended:
+		if !refusedForGood(st) {
+			return control.MeshReconnecting // a twin: the broker took us, and may again
+		}
 		return control.MeshRejected
 	case link.Stopped:
 		return control.MeshClosed

@@ -31,6 +31,9 @@ func TestAFrameIsItsTypeAndTheRest(t *testing.T) {
 	}
 }
 
+// twin is a connection whose place another one took twice: it is tried again.
+var twin = broker.State{Phase: link.Suspended, Reason: "twin", LastError: "another connection", RetryAt: time.Unix(1_800_000_000, 0)}
+
 func TestEveryPhaseHasAWordOfTheAPI(t *testing.T) {
 	for _, c := range []struct {
 		phase    link.Phase
@@ -51,6 +54,9 @@ func TestEveryPhaseHasAWordOfTheAPI(t *testing.T) {
 		if got := meshState(broker.State{Phase: c.phase, Attempts: c.attempts}); got != c.want {
 			t.Errorf("%v after %d attempts is %q, want %q", c.phase, c.attempts, got, c.want)
 		}
+	}
+	if got := meshState(twin); got != control.MeshReconnecting {
+		t.Errorf("a connection that is tried again later is %q", got)
 	}
 }
 
@@ -92,6 +98,7 @@ func TestErrorsOfTheBrokerHaveACode(t *testing.T) {
 		{&broker.RemoteError{Code: "invalid_args"}, up, sdk.CodeInvalid, "invalid_args"},
 		{broker.ErrNotConnected, broker.State{Phase: link.Backoff}, sdk.CodeUnavailable, "mesh_not_connected"},
 		{broker.ErrNotConnected, broker.State{Phase: link.Suspended, Reason: "banned"}, sdk.CodePermission, "identity_rejected"},
+		{broker.ErrNotConnected, twin, sdk.CodeUnavailable, "mesh_not_connected"},
 		{broker.ErrBusy, up, sdk.CodeUnavailable, "mesh_not_connected"},
 		{broker.ErrTimeout, up, sdk.CodeTimeout, "no_answer"},
 		{broker.ErrConnectionLost, up, sdk.CodeTimeout, "no_answer"},

@@ -13,7 +13,6 @@ import (
 
 	"github.com/meshhost/meshhost/host/broker"
 	"github.com/meshhost/meshhost/host/control"
-	"github.com/meshhost/meshhost/host/link"
 	"github.com/meshhost/meshhost/host/outbound"
 	"github.com/meshhost/meshhost/host/plugin"
 	"github.com/meshhost/meshhost/host/roster"
@@ -100,7 +99,7 @@ func (r rooms) Wait(ctx context.Context, id string, state sdk.EntryState) (*sdk.
 
 // refused is the broker's rejection of the member that a live message leaves as.
 func (r rooms) refused(ctx context.Context, id string) error {
-	suspended := func(m *mesh) bool { return m != nil && m.broker.Member().State().Phase == link.Suspended }
+	suspended := func(m *mesh) bool { return m != nil && refusedForGood(m.broker.Member().State()) }
 	if !slices.ContainsFunc(slices.Collect(maps.Values(r.h.meshes)), suspended) {
 		return nil
 	}

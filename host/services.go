@@ -151,10 +151,16 @@ func (m *mesh) frameError(err error) error {
 	return frameError(m.cfg.Name, m.broker.Member().State(), err)
 }
 
+// refusedForGood reports whether the broker rejected the member, and nobody
+// tries again.
+func refusedForGood(st broker.State) bool {
+	return st.Phase == link.Suspended && st.RetryAt.IsZero()
+}
+
 func frameError(mesh string, st broker.State, err error) error {
 	var remote *broker.RemoteError
 	switch {
-	case errors.Is(err, broker.ErrNotConnected) && st.Phase == link.Suspended:
+	case errors.Is(err, broker.ErrNotConnected) && refusedForGood(st):
 		return sdk.Errorf(sdk.CodePermission, "identity_rejected", "mesh %q: the broker rejected this member (%s): %s", mesh, st.Reason, st.LastError).
 			WithNext("Trying again won't help: check mesh_id, member_id and the key, or ask an administrator of the mesh; then start meshhost again.")
 	case errors.As(err, &remote):

@@ -145,6 +145,9 @@ func (l *Link) wait(ctx context.Context, next step, end ending) bool {
 	if next.suspend {
 		s.Phase = Suspended
 	}
+	if next.reason == reasonTwin {
+		s.LastError = "another connection with this identity took this one's place twice in five minutes; is a copy of this data_dir in use elsewhere?"
+	}
 	var due <-chan time.Time
 	if !next.suspend || next.delay > 0 {
 		timer := time.NewTimer(next.delay)

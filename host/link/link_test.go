@@ -396,6 +396,8 @@ func TestTwinIsSuspendedForTenMinutes(t *testing.T) {
 		synctest.Wait()
 		if s := l.State(); s.Phase != Suspended || s.Reason != reasonTwin || b.count() != 2 {
 			t.Fatalf("state %+v after %d dials, want suspended as a twin after 2", s, b.count())
+		} else if !strings.Contains(s.LastError, "data_dir") {
+			t.Errorf("%q doesn't say what to look for", s.LastError)
 		}
 		time.Sleep(10 * time.Minute)
 		if n := b.count(); n < 3 {
@@ -444,7 +446,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 
 func TestPlainSocketsStayOnThisMachine(t *testing.T) {
 	for url, ok := range map[string]bool{
-		"ws://127.0.0.1:1/ws": true, "ws://localhost/ws": true, "ws://[::1]:1/ws": true, "wss://broker.example/ws": true,
+		"ws://127.0.0.1:1/ws": true, "ws://localhost/ws": true, "ws://[::1]:1/ws": true, "ws://localhost./ws": true, "ws://[::ffff:127.0.0.1]/ws": true, "wss://broker.example/ws": true,
 		"ws://broker.example/ws": false, "ws://10.0.0.1/ws": false, "http://127.0.0.1/ws": false, "/ws": false, "wss://u:p@h/ws": false,
 	} {
 		if err := CheckURL(url, false); (err == nil) != ok {
