@@ -143,6 +143,7 @@ func TestUnansweredSendIsUnknownAfterFifteenSecondsAndALateAckIsTold(t *testing.
 	var late []string
 	b := &fakeBroker{frame: func(say func(string), _ int, f map[string]any) {
 		time.AfterFunc(20*time.Second, func() {
+			say(fmt.Sprintf(`{"type":"ack","id":"%s","messageId":"","queued":false}`, f["id"])) // tells nothing
 			say(fmt.Sprintf(`{"type":"ack","id":"%s","messageId":"M1","queued":true}`, f["id"]))
 			say(`{"type":"ack","id":"scheduled-by-the-broker","messageId":"M2","queued":true}`)
 		})

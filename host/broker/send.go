@@ -112,7 +112,7 @@ func (c *Conn) settle(f *wire.Frame) bool {
 	switch {
 	case t == nil && f.Kind == wire.KindAck:
 		ack := f.Ack()
-		if c.flight.wasOverdue(id) && ack.Error == "" {
+		if ack.Error == "" && ack.MessageID != "" && c.flight.wasOverdue(id) {
 			if h := c.mesh.opts.Handlers.OnLateAck; h != nil {
 				h(c, id, ack.MessageID)
 			}
