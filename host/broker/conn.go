@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,6 +43,10 @@ type Conn struct {
 }
 
 func newConn(m *Mesh, who greeter, p Presence) (*Conn, error) {
+	// Names of hosts and directories are bytes; a frame is text, and a hello that can't be encoded would never be said.
+	for _, text := range []*string{&p.Cwd, &p.Hostname, &p.DisplayName} {
+		*text = strings.ToValidUTF8(*text, "\ufffd")
+	}
 	c := &Conn{
 		mesh: m, who: who, presence: p, status: wire.StatusIdle,
 		log:    m.opts.Logger.With("mesh", m.opts.Slug, "as", who.key.Public().String()[:8]),

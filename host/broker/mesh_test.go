@@ -3,6 +3,7 @@ package broker
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,6 +52,22 @@ func TestHelloSaysWhoWeAre(t *testing.T) {
 		m.RemoveSession(session.Public())
 		if m.Conn(session.Public()) != nil {
 			t.Error("the session is still there")
+		}
+	})
+}
+
+func TestNamesThatAreNoTextDontKeepUsOut(t *testing.T) {
+	var hooks chan string
+	b := &fakeBroker{hook: func(body string) { hooks <- body }}
+	inMesh(t, b, func(o *Options) {
+		hooks = make(chan string, 1)
+		o.Presence.Hostname, o.Presence.Cwd = "b\xffx", "/srv/\xe9t\xe9"
+	}, func(t *testing.T, _ *Mesh) {
+		if h := b.hellos[0]; h["hostname"] != "b\ufffdx" || h["cwd"] != "/srv/\ufffdt\ufffd" {
+			t.Errorf("hello %v", h)
+		}
+		if got := <-hooks; !strings.Contains(got, "\"cwd\":\"/srv/\ufffdt\ufffd\"") {
+			t.Errorf("nudged as %s, which the broker knows nobody by", got)
 		}
 	})
 }
