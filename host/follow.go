@@ -96,7 +96,7 @@ func (m *mesh) tellPresence(ctx context.Context, me string, st broker.State) err
 		return err
 	}
 	defer m.telling.unlock()
-	known := m.told == st.PresenceID()
+	known := m.toldOn != 0 && m.told == st.PresenceID()
 	if known && m.toldOn == st.Generation {
 		return nil
 	}
@@ -138,7 +138,7 @@ func (m *mesh) tellPresence(ctx context.Context, me string, st broker.State) err
 // tellLater notes a wish that could not be told now: the next ready state tells
 // all, even one that finds its old presence again. Called with telling held.
 func (m *mesh) tellLater() {
-	m.told = ""
+	m.toldOn = 0
 	select {
 	case m.changed <- struct{}{}:
 	default:

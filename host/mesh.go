@@ -42,7 +42,8 @@ type mesh struct {
 
 	// telling is held while the broker is told of a presence, by whoever does;
 	// told is the presence that knows all that is wanted of it, as far as answers
-	// tell, and toldOn the socket that it was told on; guarded by it.
+	// tell, and toldOn the socket that it was told on, 0 if there is more to tell;
+	// guarded by it.
 	telling turn
 	told    string
 	toldOn  uint64

@@ -58,7 +58,7 @@ func (s services) Request(ctx context.Context, _ plugin.Caller, req sdk.FrameReq
 		return deferred, nil
 	default:
 		if kept && errors.Is(err, broker.ErrTimeout) {
-			mesh.told = "" // it may have died with its socket: the next one tells it
+			mesh.toldOn = 0 // it may have died with its socket: the next one tells it
 		}
 		return nil, mesh.frameError(err)
 	}
