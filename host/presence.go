@@ -262,7 +262,7 @@ func (p *presences) frames(mesh, identity string) ([]jsontext.Value, error) {
 	return nil, nil
 }
 
-// status is the status that the nudge repeats (PROTOCOL 4.6); idle by default.
+// status is the one that is wanted, for the nudge (PROTOCOL 4.6); idle by default.
 func (p *presences) status(mesh, identity string) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
