@@ -1,6 +1,7 @@
 package devbroker
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -165,11 +166,14 @@ func (t *turn) save(p *presence) {
 		Errors number `json:"errors"`
 	}
 	if len(p.stats) > 0 && unmarshal(p.stats, &add) == nil {
-		s.Stats.MessagesIn += add.In.F
-		s.Stats.MessagesOut += add.Out.F
-		s.Stats.ToolCalls += add.Tools.F
-		s.Stats.Errors += add.Errors.F
+		s.Stats.MessagesIn = finiteSum(s.Stats.MessagesIn, add.In.F)
+		s.Stats.MessagesOut = finiteSum(s.Stats.MessagesOut, add.Out.F)
+		s.Stats.ToolCalls = finiteSum(s.Stats.ToolCalls, add.Tools.F)
+		s.Stats.Errors = finiteSum(s.Stats.Errors, add.Errors.F)
 	}
 	p.member.saved = s
 	t.record(record{Op: opMember, Member: p.member.MemberID, Saved: s})
 }
+
+// finiteSum stays within what JSON has a word for: clients choose these numbers, and an infinite sum can't be written.
+func finiteSum(a, b float64) float64 { return min(max(a+b, -math.MaxFloat64), math.MaxFloat64) }
