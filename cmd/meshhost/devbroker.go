@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 
@@ -74,23 +75,24 @@ func (a *app) broker(ctx context.Context, f *brokerFlags) (err error) {
 	if err != nil {
 		return notThere(err, "make one by meshhost devbroker -new "+f.seed)
 	}
+	// First of all: a broker that can't listen must not have touched the data file.
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", f.listen)
+	if err != nil {
+		return &exitError{code: exitFailed, msg: fmt.Sprintf("devbroker: %v", err), next: "choose another address by -listen"}
+	}
 	b, err := devbroker.New(devbroker.Options{
 		Seed: seed, DataFile: f.data, LogFile: f.log, SendBurst: f.burst, SendPerMinute: f.perMinute, Capacity: f.capacity,
 		Logger: hclog.New(&hclog.LoggerOptions{Name: "devbroker", Output: a.stderr, Level: hclog.Info}),
 	})
 	if err != nil {
-		return err
+		return errors.Join(err, ln.Close())
 	}
 	defer func() {
 		if cerr := b.Close(); err == nil {
 			err = cerr
 		}
 	}()
-	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", f.listen)
-	if err != nil {
-		return &exitError{code: exitFailed, msg: fmt.Sprintf("devbroker: %v", err), next: "choose another address by -listen"}
-	}
 	fmt.Fprintf(a.stdout, "ws://%s/ws\n", ln.Addr())
 	return b.Serve(ctx, ln)
 }

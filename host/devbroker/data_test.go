@@ -110,6 +110,27 @@ func TestCompactionKeepsWhatCounts(t *testing.T) {
 	})
 }
 
+func TestADataFileServesOneBrokerAtATime(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "broker.data")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{DataFile: file})
+		a := w.join("a")
+		if _, err := New(Options{Seed: Seed{Meshes: []SeedMesh{w.mesh}}, DataFile: file}); err == nil || !strings.Contains(err.Error(), "in use") {
+			t.Errorf("a second broker on one data file: %v", err)
+		}
+		// What the first one acks still lands in the file that the next one reads.
+		a.send(obj{"type": "set_state", "key": "k", "value": 1})
+		a.take()
+		if err := w.b.Abort(); err != nil {
+			t.Fatal(err)
+		}
+		w.open(Options{DataFile: file})
+		if got := w.join("a").ask(obj{"type": "get_state", "key": "k"}); got[0]["value"] != 1.0 {
+			t.Errorf("state: %v", got)
+		}
+	})
+}
+
 func TestADataFileThatIsNoneIsRefusedWithItsLine(t *testing.T) {
 	dir := t.TempDir()
 	seed := GenerateSeed("m", "a")

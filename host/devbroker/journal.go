@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"golang.org/x/sys/unix"
 )
 
 // Operations of the data file: one JSON record a line.
@@ -93,6 +94,7 @@ func appendRecord(dst []byte, r record) []byte {
 type journal struct {
 	mu     sync.Mutex
 	path   string
+	lock   *os.File // path.lock, held for as long as the broker runs
 	f      *os.File
 	size   int64
 	packed int64 // size after the last compaction
@@ -102,17 +104,39 @@ type journal struct {
 const minBloat = 256 << 20
 
 func openJournal(path string, b *Broker) (*journal, error) {
-	j := &journal{path: path}
-	if err := j.replay(b); err != nil {
+	lock, err := lockData(path)
+	if err != nil {
 		return nil, err
+	}
+	j := &journal{path: path, lock: lock}
+	if err := j.replay(b); err != nil {
+		return nil, errors.Join(err, lock.Close())
 	}
 	for _, m := range b.order {
 		m.queue.settle(b.opts.Now())
 	}
 	if err := j.compact(b); err != nil {
-		return nil, err
+		return nil, errors.Join(err, lock.Close())
 	}
 	return j, nil
+}
+
+// lockData keeps a second broker out: it would put its own compacted file in place of the one that the first appends to. The
+// lock is on a file beside the data, which compaction replaces, and ends with the process however that ends.
+func lockData(path string) (*os.File, error) {
+	f, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = fmt.Errorf("%s is in use by another broker; stop it, or name another file", path)
+		} else {
+			err = fmt.Errorf("lock %s.lock: %w", path, err)
+		}
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // replay applies the file's records. A torn last line, which a kill in mid-write leaves, was never acknowledged: dropped.
@@ -317,5 +341,5 @@ func (j *journal) close() error {
 	if j.broken == nil {
 		j.broken = fmt.Errorf("append to %s: %w", j.path, os.ErrClosed)
 	}
-	return j.f.Close()
+	return errors.Join(j.f.Close(), j.lock.Close())
 }

@@ -225,7 +225,15 @@ func TestFlagsOfTheBroker(t *testing.T) {
 	if all := frames(t, filepath.Join(w.dir, "log")); len(all) == 0 || all[0].MonoNS == 0 || all[0].Dir == "" {
 		t.Errorf("the log has %d lines", len(all))
 	}
-	busy := s.run("devbroker", "-seed", seed, "-listen", w.addr)
-	busy.exits(1, "-listen")
+	// A second one on the same address or the same data changes nothing for the first.
+	data := filepath.Join(w.dir, "data")
+	before, err := os.Stat(data)
+	must(t, err)
+	own := []string{"devbroker", "-seed", filepath.Join(w.dir, "seed.json"), "-data", data}
+	s.run(append(own, "-listen", w.addr)...).exits(1, "-listen")
+	s.run(append(own, "-listen", "127.0.0.1:0")...).exits(1, "in use")
+	if after, err := os.Stat(data); err != nil || !os.SameFile(before, after) {
+		t.Errorf("the data file of a running broker was replaced: %v", err)
+	}
 	w.broker.signal(syscall.SIGINT, 5*time.Second)
 }
