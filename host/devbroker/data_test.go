@@ -2,6 +2,7 @@ package devbroker
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/hashicorp/go-hclog"
 )
 
 func TestTheDataFileOutlivesAnAbruptStop(t *testing.T) {
@@ -161,7 +163,7 @@ func TestTheFrameLogHoldsOneWholeLinePerFrame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, Options{LogWriter: log})
 		a := w.join("a")
-		for _, raw := range []string{`{"type": "list_peers",` + "\n" + `"_reqId":"r"}`, `{bad`, `[1]`, "\xff", `null`} {
+		for _, raw := range []string{`{"type": "list_peers",` + "\n" + `"_reqId":"r"}`, `{bad`, `[1]`, "\xff", `null`, "\u00a0{}"} {
 			a.write(raw)
 			a.take()
 		}
@@ -192,8 +194,28 @@ func TestTheFrameLogHoldsOneWholeLinePerFrame(t *testing.T) {
 			got = append(got, l.Dir+" "+fmt.Sprintf("%q", l.Frame))
 		}
 	}
-	want := `in hello|out hello_ack|in list_peers|out peers_list|in "{bad"|in "[1]"|in "�"|in "null"`
+	want := `in hello|out hello_ack|in list_peers|out peers_list|in "{bad"|in "[1]"|in "�"|in "null"|in "\u00a0{}"`
 	if s := strings.Join(got, "|"); s != want {
 		t.Errorf("log holds %s\nwant %s", s, want)
+	}
+}
+
+// brokenWriter is a full disk.
+type brokenWriter struct{}
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("no space left") }
+
+func TestAFrameLogThatCannotBeWrittenIsReportedOnceAndStopsNothing(t *testing.T) {
+	var said bytes.Buffer
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{LogWriter: brokenWriter{}, Logger: hclog.New(&hclog.LoggerOptions{Output: &said})})
+		a := w.join("a")
+		wantFrames(t, "a request", a.ask(obj{"type": "list_peers"}), "peers_list")
+		if err := w.b.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n := strings.Count(said.String(), "no space left"); n != 1 {
+		t.Errorf("said %d times: %s", n, &said)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,10 +26,12 @@ type frameLog struct {
 	file *os.File
 	line []byte
 	now  func() time.Time
+	log  hclog.Logger
+	lame bool // a line was not written, and that was said
 }
 
 func openFrameLog(o Options) (*frameLog, error) {
-	l := &frameLog{w: o.LogWriter, now: o.Now}
+	l := &frameLog{w: o.LogWriter, now: o.Now, log: o.Logger}
 	if o.LogFile != "" {
 		f, err := os.OpenFile(o.LogFile, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 		if err != nil {
@@ -42,7 +45,7 @@ func openFrameLog(o Options) (*frameLog, error) {
 	return l, nil
 }
 
-// write appends one line. A log that can't be written must not stop the broker: its reader sees the gap.
+// write appends one line. A log that can't be written must not stop the broker: it is said once.
 func (l *frameLog) write(conn int64, dir string, frame []byte) {
 	var ts unix.Timespec
 	l.mu.Lock()
@@ -59,7 +62,10 @@ func (l *frameLog) write(conn int64, dir string, frame []byte) {
 	b = append(b, `","frame":`...)
 	b = appendLoggable(b, dir == "out", frame)
 	b = append(b, '}', '\n')
-	_, _ = l.w.Write(b)
+	if _, err := l.w.Write(b); err != nil && !l.lame {
+		l.lame = true
+		l.log.Error("frame log not written; lines are missing from now on", "error", err)
+	}
 	if l.line = b; cap(b) > 1<<20 {
 		l.line = nil
 	}
@@ -67,7 +73,7 @@ func (l *frameLog) write(conn int64, dir string, frame []byte) {
 
 // appendLoggable embeds the frame's bytes as they are if they are a JSON object on one line. Our own frames are.
 func appendLoggable(dst []byte, ours bool, frame []byte) []byte {
-	v := jsontext.Value(bytes.TrimSpace(frame))
+	v := jsontext.Value(bytes.Trim(frame, " \t\r\n")) // JSON's own white space
 	if ours {
 		return append(dst, v...)
 	}

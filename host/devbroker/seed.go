@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -108,7 +109,8 @@ func GenerateSeed(slug string, names ...string) Seed {
 }
 
 // NewSeed writes a fresh seed of one mesh to path, and beside it per member a NAME.key and a NAME.hcl with a ready `mesh`
-// block for a broker on brokerURL, all 0600. It refuses to overwrite. The blocks are also written to w, if there is one.
+// block for a broker on brokerURL, all 0600. It refuses to overwrite, and leaves nothing behind when it fails. The blocks are
+// also written to w, if there is one.
 func NewSeed(path string, members int, brokerURL string, w io.Writer) error {
 	if members < 1 || members > 1000 {
 		return fmt.Errorf("devbroker: new seed: members is %d; take 1 to 1000", members)
@@ -117,34 +119,52 @@ func NewSeed(path string, members int, brokerURL string, w io.Writer) error {
 	for i := range names {
 		names[i] = memberName(i)
 	}
-	seed := GenerateSeed("dev", names...)
+	written, err := writeSeed(path, GenerateSeed("dev", names...), brokerURL, w)
+	if err == nil {
+		return nil
+	}
+	errs := []error{fmt.Errorf("devbroker: new seed: %w", err)}
+	for _, file := range written { // keys of a mesh that nobody has
+		errs = append(errs, os.Remove(file))
+	}
+	return errors.Join(errs...)
+}
+
+// writeSeed returns the files that it made, also when it fails.
+func writeSeed(path string, seed Seed, brokerURL string, w io.Writer) (written []string, err error) {
 	raw, err := json.Marshal(seed, jsontext.WithIndent("  "))
 	if err != nil {
-		return fmt.Errorf("devbroker: new seed: %w", err)
+		return nil, err
 	}
 	if err := writeNew(path, append(raw, '\n')); err != nil {
-		return fmt.Errorf("devbroker: new seed: %w", err)
+		return nil, err
 	}
+	written = append(written, path)
 	dir := filepath.Dir(path)
+	var blocks strings.Builder
 	for _, m := range seed.Meshes[0].Members {
 		key, err := identity.ParseSecret(m.SecretKey)
 		if err != nil {
-			return fmt.Errorf("devbroker: new seed: %w", err)
+			return written, err
 		}
-		if err := identity.WriteKeyFile(filepath.Join(dir, m.DisplayName+".key"), key); err != nil {
-			return fmt.Errorf("devbroker: new seed: %w", err)
+		file := filepath.Join(dir, m.DisplayName+".key")
+		if err := identity.WriteKeyFile(file, key); err != nil {
+			return written, err
 		}
-		block := meshBlock(seed.Meshes[0], m, brokerURL)
-		if err := writeNew(filepath.Join(dir, m.DisplayName+".hcl"), []byte(block)); err != nil {
-			return fmt.Errorf("devbroker: new seed: %w", err)
+		written = append(written, file)
+		block, file := meshBlock(seed.Meshes[0], m, brokerURL), filepath.Join(dir, m.DisplayName+".hcl")
+		if err := writeNew(file, []byte(block)); err != nil {
+			return written, err
 		}
-		if w != nil {
-			if _, err := io.WriteString(w, block+"\n"); err != nil {
-				return fmt.Errorf("devbroker: new seed: print mesh block: %w", err)
-			}
+		written = append(written, file)
+		blocks.WriteString(block + "\n")
+	}
+	if w != nil {
+		if _, err := io.WriteString(w, blocks.String()); err != nil {
+			return written, fmt.Errorf("print mesh blocks: %w", err)
 		}
 	}
-	return nil
+	return written, nil
 }
 
 // memberName is alice, bob, carol, dave, then member5, member6 …
@@ -175,8 +195,10 @@ func writeNew(path string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Close())
+	if _, err = f.Write(data); err == nil {
+		return f.Close()
+	}
+	return errors.Join(err, f.Close(), os.Remove(path))
 }
 
 const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"

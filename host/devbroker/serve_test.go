@@ -114,6 +114,24 @@ func TestNewSeedWritesWhatABrokerAndItsMembersNeed(t *testing.T) {
 	}
 }
 
+func TestNewSeedThatFailsLeavesNothingHalfDone(t *testing.T) {
+	dir := t.TempDir()
+	bob := filepath.Join(dir, "bob.key")
+	if err := os.WriteFile(bob, []byte("of another mesh"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := NewSeed(filepath.Join(dir, "seed.json"), 3, "ws://x/ws", nil); err == nil || !strings.Contains(err.Error(), "bob.key") {
+		t.Errorf("an existing key: %v", err)
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 1 || left[0].Name() != "bob.key" {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	if got, err := os.ReadFile(bob); err != nil || string(got) != "of another mesh" {
+		t.Errorf("bob.key holds %q, %v", got, err)
+	}
+}
+
 func TestABadSeedIsRefusedWithItsPlace(t *testing.T) {
 	dir := t.TempDir()
 	key := strings.Repeat("ab", 32)
