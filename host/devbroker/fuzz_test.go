@@ -14,7 +14,8 @@ import (
 )
 
 // FuzzInbound: whatever an authenticated client sends, the broker does not panic, the connection answers list_peers
-// afterwards, and so does its neighbour. Two things may rightly end the client's own connection: a hello of its own.
+// afterwards, and so does its neighbour. What may rightly end the client's own connection is left out: another hello, and
+// what an admin says against itself.
 func FuzzInbound(f *testing.F) {
 	for _, s := range loadSeedFrames() {
 		f.Add([]byte(s))

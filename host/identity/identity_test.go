@@ -9,10 +9,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
+	"unicode/utf16"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"golang.org/x/crypto/nacl/box"
 	"golang.org/x/sys/unix"
 )
@@ -307,7 +311,7 @@ func FuzzBox(f *testing.F) {
 
 // FuzzCanonicalMeta: the canonical form means the same to encoding/json, is a fixed point, and its order is UTF-16's.
 func FuzzCanonicalMeta(f *testing.F) {
-	for _, s := range []string{`{"a":1,"b":[{"d":3,"c":2}]}`, `{"é":"ü","z":true,"a":null}`, `{"x":1.5,"y":1e+21}`, `{"\ud83d\ude00":1,"\uffff":2}`, `{"1":1}`, `null`} {
+	for _, s := range []string{`{"a":1,"b":[{"d":3,"c":2}]}`, `{"é":"ü","z":true,"a":null}`, `{"x":1.5,"y":1e+21}`, `{"\ud83d\ude00":1,"\uffff":2}`, `{"1":1}`, `null`, `{"a":-0,"b":[-1e-999]}`, "\u00a0{}"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
@@ -331,10 +335,34 @@ func FuzzCanonicalMeta(f *testing.F) {
 		if err := stdjson.Unmarshal([]byte(got), &b); err != nil {
 			t.Fatalf("%q: %v", got, err)
 		}
-		if fmt.Sprint(a) != fmt.Sprint(b) {
+		if !reflect.DeepEqual(a, b) { // 0 equals -0, which JavaScript writes as 0
 			t.Fatalf("%q\nbecame %q", raw, got)
 		}
+		checkOrder(t, got)
 	})
+}
+
+// checkOrder fails unless the names of every object ascend by their UTF-16 units.
+func checkOrder(t *testing.T, canonical string) {
+	t.Helper()
+	dec := jsontext.NewDecoder(strings.NewReader(canonical))
+	last := map[int][]uint16{} // by depth
+	for {
+		kind, n := dec.StackIndex(dec.StackDepth())
+		depth, isName := dec.StackDepth(), kind == jsontext.KindBeginObject && n%2 == 0
+		tok, err := dec.ReadToken()
+		if err != nil {
+			return // the whole of it was decoded before
+		}
+		if !isName || tok.Kind() != '"' {
+			continue
+		}
+		name := utf16.Encode([]rune(tok.String()))
+		if n > 0 && slices.Compare(last[depth], name) >= 0 {
+			t.Fatalf("%q: the member %q stands too late", canonical, tok)
+		}
+		last[depth] = name
+	}
 }
 
 // FuzzParse: only the one spelling of a public key parses, and secrets agree with their public halves.

@@ -11,9 +11,8 @@ import (
 	outboxv1 "github.com/meshhost/meshhost/sdk/proto/meshhost/plugin/outbox/v1"
 )
 
-// The oracle of each: what is accepted comes back the same when it crosses once
-// more, so nothing half-read is accepted.
-
+// What a plugin says of itself is read without a panic, and what is accepted has
+// a name, a kind, and an object wherever a JSON Schema belongs.
 func FuzzDescriptionFromProto(f *testing.F) {
 	seed, err := proto.Marshal(&lifecyclev1.DescribeResponse{
 		Name: "n", Version: "1", Kinds: []lifecyclev1.Kind{1, 4},
@@ -49,6 +48,8 @@ func FuzzDescriptionFromProto(f *testing.F) {
 	})
 }
 
+// Entries that are accepted come back the same when they cross once more, so
+// nothing half-read is accepted; a result has a code.
 func FuzzOutboxRepliesFromProto(f *testing.F) {
 	seed, err := proto.Marshal(&outboxv1.ListResponse{Entries: []*outboxv1.Entry{{Id: "e", State: 3, Body: []byte{1}, Seq: 4, DueAtUnixMs: -1}}})
 	if err != nil {
