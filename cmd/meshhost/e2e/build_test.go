@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -56,6 +57,7 @@ func binaries(t testing.TB, tags ...string) built {
 		}
 		builds.root = root
 	}
+	readSources(t)
 	dir := filepath.Join(builds.root, "b"+key)
 	b := built{filepath.Join(dir, "meshhost"), filepath.Join(dir, "plugins")}
 	compile(t, key, b.meshhost, "./cmd/meshhost")
@@ -69,6 +71,24 @@ func binaries(t testing.TB, tags ...string) built {
 	}
 	builds.by[key] = b
 	return b
+}
+
+// readSources lists every source directory, so that the go command counts their
+// files among what these tests depend on: they import none of it, and after a
+// change of the host alone it would print an old run's result.
+func readSources(t testing.TB) {
+	t.Helper()
+	for _, name := range []string{"cmd", "host", "plugins", "sdk", "examples"} {
+		err := filepath.WalkDir(filepath.Join(repo(t), name), func(_ string, _ fs.DirEntry, err error) error { return err })
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"go.mod", "go.sum"} {
+		if _, err := os.Stat(filepath.Join(repo(t), name)); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func compile(t testing.TB, tags, out, pkg string) {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -42,15 +43,24 @@ type pair struct {
 	v    *driver
 }
 
-// busy reports whether a kill would find something to lose: a send that waits
-// for its answer, or an accepted message that the recipient has not stored.
-func (p *pair) busy() bool {
-	return p.v.inflight.Load() > 0 || p.v.acceptedCount() > len(p.b.inbox())
+// sending and arriving look just before a kill, and tell just after it whether
+// the kill found something to lose. On the sender's side that is a send which
+// waits for its answer; on the recipient's a message that was accepted before and
+// is not stored now.
+func (p *pair) sending() func() bool {
+	waiting := p.v.inflight.Load() > 0
+	return func() bool { return waiting }
+}
+
+func (p *pair) arriving() func() bool {
+	accepted := p.v.acceptedCount()
+	return func() bool { return accepted > len(p.b.inbox()) }
 }
 
 // victim is what a round kills, and how it comes back.
 type victim struct {
 	name string
+	work func(p *pair) func() bool
 	kill func(p *pair) bool // false if there was nothing to kill
 	back func(p *pair)
 }
@@ -59,10 +69,10 @@ func kill9(pid int) bool { return pid > 0 && syscall.Kill(pid, syscall.SIGKILL) 
 
 // victims: both daemons, the outbox of the sender, the inbox of the recipient.
 var victims = []victim{
-	{"host_a", func(p *pair) bool { p.a.proc.kill(); return true }, func(p *pair) { p.a.up() }},
-	{"outbox_a", func(p *pair) bool { return kill9(p.a.pluginPID("outbox", "sqlite")) }, func(p *pair) { p.a.ready() }},
-	{"host_b", func(p *pair) bool { p.b.proc.kill(); return true }, func(p *pair) { p.b.up() }},
-	{"inbox_b", func(p *pair) bool { return kill9(p.b.pluginPID("push_handler", "inbox")) }, func(p *pair) { p.b.ready() }},
+	{"host_a", (*pair).sending, func(p *pair) bool { p.a.proc.kill9(); return true }, func(p *pair) { p.a.up() }},
+	{"outbox_a", (*pair).sending, func(p *pair) bool { return kill9(p.a.pluginPID("outbox", "sqlite")) }, func(p *pair) { p.a.ready() }},
+	{"host_b", (*pair).arriving, func(p *pair) bool { p.b.proc.kill9(); return true }, func(p *pair) { p.b.up() }},
+	{"inbox_b", (*pair).arriving, func(p *pair) bool { return kill9(p.b.pluginPID("push_handler", "inbox")) }, func(p *pair) { p.b.ready() }},
 }
 
 // outcome is what a run of kills came to.
@@ -74,6 +84,17 @@ type outcome struct {
 func (o outcome) String() string {
 	return fmt.Sprintf("kills=%d kills_with_work_in_flight=%d accepted=%d stored=%d lost=%d ghost=%d wrong=%d",
 		o.kills, o.withWork, o.accepted, o.stored, o.lost, o.ghost, o.wrong)
+}
+
+// failure says why a run of n kills does not show that nothing is lost.
+func (o outcome) failure(n int) error {
+	switch {
+	case o.err != nil || o.lost != 0 || o.ghost != 0 || o.wrong != 0:
+		return fmt.Errorf("%v: %w", o, errors.Join(o.err, errors.New("the stores differ from what was accepted")))
+	case o.accepted == 0 || o.kills != n || o.withWork*100 < o.kills*80:
+		return fmt.Errorf("the run shows too little: %v, %d kills were due", o, n)
+	}
+	return nil
 }
 
 // chaos kills each victim rounds times under load and counts what is left.
@@ -92,13 +113,13 @@ func chaos(t testing.TB, bin built, seed uint64, rounds int, which []victim) out
 		for _, victim := range which {
 			wait := time.NewTimer(time.Duration(50+rng.IntN(250)) * time.Millisecond)
 			<-wait.C
-			work := p.busy()
+			work := victim.work(p)
 			if !victim.kill(p) {
 				t.Errorf("%s: nothing to kill", victim.name)
 				continue
 			}
 			o.kills++
-			if work {
+			if work() {
 				o.withWork++
 			}
 			victim.back(p)
@@ -124,10 +145,7 @@ func TestChaosLosesNothing(t *testing.T) {
 	const seed = 1
 	o := chaos(t, binaries(t), seed, n, victims)
 	fmt.Printf("RESULT chaos seed=%d rounds=%d %v\n", seed, n, o)
-	if o.err != nil || o.lost != 0 || o.ghost != 0 || o.wrong != 0 {
-		t.Errorf("%v: %v", o, o.err)
-	}
-	if o.accepted == 0 || o.kills != n*len(victims) || o.withWork*100 < o.kills*80 {
-		t.Errorf("the run shows too little: %v", o)
+	if err := o.failure(n * len(victims)); err != nil {
+		t.Error(err)
 	}
 }

@@ -178,15 +178,11 @@ func filterPID(t *testing.T, c cli) int {
 func frozen(t *testing.T, c cli) {
 	t.Helper()
 	pid := filterPID(t, c)
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	signalPID(t, pid, syscall.SIGSTOP)
 	var l peerList
 	c.must(&l, "peer", "list", "-json")
 	warned := len(l.Warnings)
-	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
+	signalPID(t, pid, syscall.SIGCONT)
 	if warned == 0 || len(l.Peers) == 0 {
 		t.Errorf("frozen filter: %d warnings, %d rows", warned, len(l.Peers))
 	}
@@ -204,9 +200,7 @@ func frozen(t *testing.T, c cli) {
 // killed: each list after a kill -9 filters or warns.
 func killed(t *testing.T, c cli) {
 	t.Helper()
-	if err := syscall.Kill(filterPID(t, c), syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	signalPID(t, filterPID(t, c), syscall.SIGKILL)
 	begin := time.Now()
 	filtered, warned, neither := 0, 0, 0
 	var back time.Duration

@@ -31,7 +31,7 @@ func TestMessagesOutliveAnAbsentPeerAndACrashedBroker(t *testing.T) {
 		<-pace.C
 	}
 	pace.Stop()
-	w.broker.kill()
+	w.broker.kill9()
 	w.startBroker()
 	v.must(300)
 	b.launch()

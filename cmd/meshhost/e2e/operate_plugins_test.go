@@ -84,13 +84,13 @@ log {`, path, sum, filepath.Join(bin.plugins, "meshhost-feature-peers"), sum))
 	sh.run("state", "get", "k").exits(2, "state")
 
 	// timeouts: a frozen plugin is given up after its own time.
-	must(t, syscall.Kill(special.PID, syscall.SIGSTOP))
+	signalPID(t, special.PID, syscall.SIGSTOP)
 	begin := time.Now()
 	sh.run("shared", "get", "k").exits(8)
 	if took := time.Since(begin); took < 600*time.Millisecond || took > 5*time.Second {
 		t.Errorf("call = 700ms took %v", took)
 	}
-	must(t, syscall.Kill(special.PID, syscall.SIGCONT))
+	signalPID(t, special.PID, syscall.SIGCONT)
 
 	// on_error = "hide": while the filter is broken nothing is shown, and the
 	// list says so. crashes = 2: the second kill is the last.
@@ -104,7 +104,7 @@ log {`, path, sum, filepath.Join(bin.plugins, "meshhost-feature-peers"), sum))
 			}
 			return nil
 		})
-		must(t, syscall.Kill(pid, syscall.SIGKILL))
+		signalPID(t, pid, syscall.SIGKILL)
 		await(t, 10*time.Second, "the kill is noticed", func() error {
 			if p := sh.plugin("role"); p.PID == pid {
 				return errors.New("it is listed")
@@ -128,7 +128,13 @@ log {`, path, sum, filepath.Join(bin.plugins, "meshhost-feature-peers"), sum))
 	a.edit(`on_error = "hide"`, `on_error = "fail"`, "crashes = 2", "crashes = 1")
 	a.launch()
 	await(t, 20*time.Second, "the daemon is up again", func() error { return sh.run("status").has("open") })
-	must(t, syscall.Kill(sh.plugin("role").PID, syscall.SIGKILL))
+	await(t, 10*time.Second, "the filter is up", func() error {
+		if p := sh.plugin("role"); p.State != "ready" {
+			return fmt.Errorf("%+v", p)
+		}
+		return nil
+	})
+	signalPID(t, sh.plugin("role").PID, syscall.SIGKILL)
 	await(t, 10*time.Second, "lists fail", func() error {
 		if r := sh.run("peer", "list"); r.code == 0 || !strings.Contains(r.words, "role") {
 			return fmt.Errorf("exit %d: %s", r.code, r.words)
@@ -157,9 +163,16 @@ func TestAnOutboxInMemorySaysThatItForgets(t *testing.T) {
 	if err := sh.run("outbox", "list").has(absent[:16]); err != nil {
 		t.Error(err)
 	}
-	must(t, syscall.Kill(a.pluginPID("outbox", "memory"), syscall.SIGKILL))
+	pid := a.pluginPID("outbox", "memory")
+	signalPID(t, pid, syscall.SIGKILL)
+	await(t, 10*time.Second, "another process is the outbox", func() error {
+		if now := a.pluginPID("outbox", "memory"); now == pid || now == 0 {
+			return fmt.Errorf("pid %d", now)
+		}
+		return nil
+	})
 	a.ready()
-	if r := sh.run("outbox", "list"); strings.Contains(r.out, absent[:16]) {
+	if r := sh.run("outbox", "list").exits(0); strings.Contains(r.out, absent[:16]) {
 		t.Errorf("it remembers after its end:\n%s", r.out)
 	}
 }

@@ -97,7 +97,7 @@ func TestASecondSignalEndsTheDaemonAtOnce(t *testing.T) {
 	var st status
 	_, err := a.call("GET", "/v1/status", nil, &st)
 	must(t, err)
-	must(t, syscall.Kill(a.pluginPID("rpc_feature", "state"), syscall.SIGSTOP))
+	signalPID(t, a.pluginPID("rpc_feature", "state"), syscall.SIGSTOP)
 	must(t, a.proc.cmd.Process.Signal(syscall.SIGTERM))
 	await(t, 5*time.Second, "it is stopping", func() error {
 		if !strings.Contains(a.proc.text(), "stopping") {
@@ -124,7 +124,7 @@ func TestAFrozenPluginDoesNotHoldTheStopForEver(t *testing.T) {
 	a := w.newDaemon(0, nil)
 	a.up()
 	pid := a.pluginPID("rpc_feature", "state")
-	must(t, syscall.Kill(pid, syscall.SIGSTOP))
+	signalPID(t, pid, syscall.SIGSTOP)
 	took := a.proc.signal(syscall.SIGTERM, 12*time.Second)
 	if err := gone(pid); err != nil {
 		t.Error(err)
@@ -240,7 +240,7 @@ func TestTwoMeshesInOneDaemon(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	w1.broker.kill() // one dead mesh leaves the other working
+	w1.broker.kill9() // one dead mesh leaves the other working
 	sh.run("send", b2.member.PublicKey, "still", "-mesh", "other", "-wait", "delivered").exits(0)
 	sh.run("peer", "list", "-all").exits(0, "team")
 	w2.broker.kill()
@@ -257,7 +257,7 @@ func TestTwoMeshesInOneDaemon(t *testing.T) {
 func TestARejectedMemberIsTold(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, binaries(t), 2)
-	w.broker.kill()
+	w.broker.kill9()
 	seed := filepath.Join(w.dir, "seed.json")
 	raw, err := os.ReadFile(seed)
 	must(t, err)

@@ -71,6 +71,28 @@ func (p *process) kill() {
 	<-p.done
 }
 
+// kill9 kills what must be alive: a program that had ended by itself would
+// otherwise pass for a killed one.
+func (p *process) kill9() {
+	p.t.Helper()
+	p.kill()
+	if ws, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !ws.Signaled() || ws.Signal() != syscall.SIGKILL {
+		p.t.Fatalf("process %d was to be killed, but had ended by itself, %v:\n%s", p.pid(), p.cmd.ProcessState, tail(p.log, 60))
+	}
+}
+
+// signalPID signals a process that this test did not start itself. 0 and below
+// name groups of processes, the test's own among them.
+func signalPID(t testing.TB, pid int, sig syscall.Signal) {
+	t.Helper()
+	if pid <= 1 {
+		t.Fatalf("no process to send %v to: pid %d", sig, pid)
+	}
+	if err := syscall.Kill(pid, sig); err != nil {
+		t.Fatalf("%v to process %d: %v", sig, pid, err)
+	}
+}
+
 // signal sends sig and waits for the end within limit.
 func (p *process) signal(sig syscall.Signal, limit time.Duration) time.Duration {
 	p.t.Helper()

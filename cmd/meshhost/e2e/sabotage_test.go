@@ -24,6 +24,27 @@ func TestAPlantedLossAndAGhostAreSeen(t *testing.T) {
 		if lost != c.lost || ghost != c.ghost || wrong != c.wrong || (err == nil) != (lost+ghost+wrong == 0) {
 			t.Errorf("%s: lost=%d ghost=%d wrong=%d err=%v", c.name, lost, ghost, wrong, err)
 		}
+		o := outcome{kills: 10, withWork: 9, accepted: len(v.accepted), stored: len(c.stored), lost: lost, ghost: ghost, wrong: wrong, err: err}
+		if failure := o.failure(10); (failure == nil) != (lost+ghost+wrong == 0) {
+			t.Errorf("%s: the run's verdict is %v", c.name, failure)
+		}
+	}
+}
+
+// Nor does a run pass that killed too seldom, or where there was nothing to lose.
+func TestARunThatShowsTooLittleFails(t *testing.T) {
+	good := outcome{kills: 10, withWork: 8, accepted: 1, stored: 1}
+	if err := good.failure(10); err != nil {
+		t.Error(err)
+	}
+	for name, o := range map[string]outcome{
+		"a kill missing":   {kills: 9, withWork: 9, accepted: 1, stored: 1},
+		"idle kills":       {kills: 10, withWork: 7, accepted: 1, stored: 1},
+		"nothing accepted": {kills: 10, withWork: 10},
+	} {
+		if o.failure(10) == nil {
+			t.Errorf("%s: passes", name)
+		}
 	}
 }
 

@@ -212,7 +212,7 @@ func TestFlagsOfTheBroker(t *testing.T) {
 	a.at(t).run("state", "set", "k", "1").exits(0)
 	b.launch()
 	await(t, 20*time.Second, "b finds no room", func() error { return b.at(t).run("status").has("reconnecting", "capacity") })
-	w.broker.kill()
+	w.broker.kill9()
 	await(t, 10*time.Second, "a notices", func() error {
 		if r := a.at(t).run("state", "get", "k"); r.code == 0 {
 			return fmt.Errorf("it answers %s", r.out)

@@ -358,7 +358,7 @@ func (c *couple) peers(t *testing.T) {
 		}
 		return nil
 	})
-	c.w.broker.kill()
+	c.w.broker.kill9()
 	await(t, 10*time.Second, "a notices", func() error { return c.sa.run("status").has("reconnecting") })
 	c.sa.run("peers", "leave", "crew").exits(0) // offline
 	c.sa.run("peers", "join", "crew", "lead").exits(0)
