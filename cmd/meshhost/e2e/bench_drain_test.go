@@ -141,12 +141,5 @@ func drained(b *testing.B, w *world, d *daemon, a *audience) float64 {
 	return backlog / a.last.Sub(a.first).Seconds()
 }
 
-func freeze(b testing.TB, pid int) { stopSignal(b, pid, syscall.SIGSTOP) }
-func thaw(b testing.TB, pid int)   { stopSignal(b, pid, syscall.SIGCONT) }
-
-func stopSignal(b testing.TB, pid int, sig syscall.Signal) {
-	b.Helper()
-	if err := syscall.Kill(pid, sig); err != nil {
-		b.Fatal(err)
-	}
-}
+func freeze(b testing.TB, pid int) { b.Helper(); signalPID(b, pid, syscall.SIGSTOP) }
+func thaw(b testing.TB, pid int)   { b.Helper(); signalPID(b, pid, syscall.SIGCONT) }

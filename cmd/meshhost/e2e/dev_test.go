@@ -250,7 +250,7 @@ func childrenOf(t *testing.T, pid int) []int {
 	return out
 }
 
-// leftovers are sockets and files below dir.
+// leftovers are sockets and files below a home, and whatever is in its tmp.
 func leftovers(t *testing.T, dir string) []string {
 	t.Helper()
 	var out []string
@@ -258,7 +258,7 @@ func leftovers(t *testing.T, dir string) []string {
 		if err != nil {
 			return err
 		}
-		if !info.IsDir() || strings.Contains(filepath.Base(path), "meshhost-") {
+		if !info.IsDir() || filepath.Dir(path) == filepath.Join(dir, "tmp") {
 			out = append(out, path)
 		}
 		return nil
