@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
 )
 
 // Numbers of the reference broker (PROTOCOL appendix A).
@@ -26,6 +27,9 @@ const (
 	maxPayload   = 65536    // ciphertext + nonce + targetSpec of a send, in UTF-16 units
 	maxFrame     = 16 << 20 // bytes; a longer frame cuts the connection without a close frame
 )
+
+// acceptPause is how long a broker without file descriptors waits before it looks again.
+const acceptPause = 100 * time.Millisecond
 
 // ErrClosed is returned by Serve and by a Dialer's dial once the broker was closed.
 var ErrClosed = errors.New("devbroker: closed")
@@ -124,7 +128,7 @@ func (b *Broker) Serve(ctx context.Context, ln net.Listener) error {
 		}
 		ln.Close()
 	})
-	for {
+	for starved := false; ; {
 		nc, err := ln.Accept()
 		if err != nil {
 			select {
@@ -133,9 +137,22 @@ func (b *Broker) Serve(ctx context.Context, ln net.Listener) error {
 			case <-b.stop:
 				return nil
 			default:
+			}
+			if !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE) {
 				return fmt.Errorf("devbroker: accept on %s: %w", ln.Addr(), err)
 			}
+			if !starved {
+				starved = true
+				b.log.Warn("no file descriptor left for another connection; trying again", "error", err)
+			}
+			select { // the connections that there are go on meanwhile
+			case <-ctx.Done():
+			case <-b.stop:
+			case <-time.After(acceptPause):
+			}
+			continue
 		}
+		starved = false
 		if !b.enter() {
 			nc.Close()
 			return nil

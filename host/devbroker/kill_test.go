@@ -27,6 +27,10 @@ func startChild(t *testing.T, dir string) (*exec.Cmd, string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { // also when the test fails in the middle
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
 	addr, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		t.Fatalf("the broker process said %q: %v", addr, err)

@@ -3,7 +3,9 @@ package devbroker
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"testing/synctest"
 
 	"github.com/coder/websocket"
+	"golang.org/x/sys/unix"
 
 	"github.com/meshhost/meshhost/host/identity"
 )
@@ -48,6 +51,42 @@ func TestServeTakesTCPUntilItsContextEnds(t *testing.T) {
 	}
 	if _, err := b.Dialer()(t.Context(), "", ""); err == nil {
 		t.Error("a closed broker still takes connections")
+	}
+}
+
+// starved is a listener of a process that has no file descriptor left for a while.
+type starved struct {
+	net.Listener
+	refusals int
+}
+
+func (s *starved) Accept() (net.Conn, error) {
+	if s.refusals > 0 {
+		s.refusals--
+		return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", unix.EMFILE)}
+	}
+	return s.Listener.Accept()
+}
+
+func TestServeOutlivesAShortageOfFileDescriptors(t *testing.T) {
+	b, err := New(Options{Seed: GenerateSeed("m", "a")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- b.Serve(t.Context(), &starved{ln, 3}) }()
+	hc := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := hc.Get("http://" + ln.Addr().String() + "/health")
+	if err != nil {
+		t.Fatal(err, <-served)
+	}
+	resp.Body.Close()
+	if err := errors.Join(b.Close(), <-served); err != nil {
+		t.Error(err)
 	}
 }
 
