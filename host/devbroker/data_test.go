@@ -133,6 +133,38 @@ func TestADataFileServesOneBrokerAtATime(t *testing.T) {
 	})
 }
 
+func TestWhatTheDataFileDidNotTakeIsNotAcked(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "broker.data")
+	var said bytes.Buffer
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{DataFile: file, Logger: hclog.New(&hclog.LoggerOptions{Output: &said})})
+		a, b := w.join("a"), w.join("b")
+		a.take()
+		full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		good := w.b.journal.f
+		w.b.journal.f = full
+		for range 3 {
+			wantFrames(t, "a send onto a full disk", append(a.ask(dm(w.keys["b"], "x")), b.take()...), "")
+		}
+		wantFrames(t, "what needs no record", a.ask(obj{"type": "list_peers"}), "peers_list")
+		if err := good.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.b.Abort(); err != nil {
+			t.Fatal(err)
+		}
+		w.open(Options{DataFile: file})
+		time.Sleep(time.Minute)
+		wantFrames(t, "after a restart", w.join("b").take(), "")
+	})
+	if n := strings.Count(said.String(), "data file not written"); n != 1 {
+		t.Errorf("said %d times: %s", n, &said)
+	}
+}
+
 func TestADataFileThatIsNoneIsRefusedWithItsLine(t *testing.T) {
 	dir := t.TempDir()
 	seed := GenerateSeed("m", "a")

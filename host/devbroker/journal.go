@@ -240,19 +240,19 @@ func (q *queue) settle(now time.Time) {
 	}
 }
 
-// append writes records with one write(2).
-func (j *journal) append(recs []byte) error {
+// append writes records with one write(2). first is true for the failure that broke the file.
+func (j *journal) append(recs []byte) (first bool, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.broken != nil {
-		return j.broken
+		return false, j.broken
 	}
 	n, err := j.f.Write(recs)
 	j.size += int64(n)
 	if err != nil {
 		j.broken = fmt.Errorf("append to %s: %w", j.path, err)
 	}
-	return j.broken
+	return j.broken != nil, j.broken
 }
 
 func (j *journal) bloated() bool {

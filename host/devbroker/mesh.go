@@ -108,9 +108,11 @@ func (m *mesh) turn(c *conn, f func(t *turn)) {
 func (t *turn) commit() {
 	b := t.m.b
 	if len(t.recs) > 0 && b.journal != nil {
-		if err := b.journal.append(t.recs); err != nil {
-			// What the reference does when its database fails: no reply.
-			b.log.Error("data file not written; the frame stays unanswered", "error", err)
+		first, err := b.journal.append(t.recs)
+		if first {
+			b.log.Error("data file not written; frames that change something stay unanswered until a restart", "error", err)
+		}
+		if err != nil { // what the reference does when its database fails: no reply
 			t.out = t.out[:0]
 		}
 	}
