@@ -28,8 +28,9 @@ type conn struct {
 	id int64
 	nc net.Conn
 
-	mesh     *mesh     // set at hello by the reader goroutine, read by it alone
-	presence *presence // the last hello's; set under mesh.mu, by the reader goroutine alone
+	// Of the last hello that came to something; both set under mesh.mu by the reader goroutine alone, mesh read by it alone.
+	mesh     *mesh
+	presence *presence
 
 	mu      sync.Mutex
 	out     []byte        // frames not yet handed to the socket

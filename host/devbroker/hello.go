@@ -176,7 +176,6 @@ func (c *conn) admit(m *mesh, pub, unknown, memberID string, f func(t *turn, who
 	case memberID != "" && memberID != who.MemberID:
 		c.refuse("parent_member_id_mismatch", "parentMemberId does not match parentMemberPubkey", 1008)
 	default:
-		c.mesh = m
 		m.turn(c, func(t *turn) { f(t, who) })
 	}
 }
@@ -272,7 +271,7 @@ func (t *turn) newPresence(who *member, f *helloFrame, role, sessionKey string) 
 		groups: []group{}, visible: true, status: "idle", statusAt: t.now,
 	}
 	if t.c.open() {
-		t.c.presence = p
+		t.c.mesh, t.c.presence = t.m, p
 	} // else its own sessionId has just closed it: p is a ghost that no close ever ends (PROTOCOL 1.3)
 	t.m.add(p)
 	if s, ok := t.m.b.hooks.claim(p.pid, p.cwd, t.now); ok {

@@ -143,7 +143,7 @@ func (t *turn) attach(p *presence, c *conn) {
 	p.stopTimer()
 	p.leased = false
 	p.conn = c
-	c.presence = p
+	c.mesh, c.presence = t.m, p
 	p.lastPong, p.lastPing = t.now, t.now
 	if !slices.Contains(t.m.rows, p) { // swept while it was away
 		t.m.rows = append(t.m.rows, p)
