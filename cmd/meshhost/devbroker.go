@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/meshhost/meshhost/host/devbroker"
@@ -59,6 +60,14 @@ func (f *brokerFlags) check(cmd *cli.Command) error {
 		return usagef("use 1 to 1000", "meshhost devbroker: -members is %d", f.members)
 	case f.burst < 0 || f.perMinute < 0 || f.capacity < 0:
 		return usagef("use 0 for no limit", "meshhost devbroker: a limit is negative")
+	}
+	// The broker appends to its log and rewrites its data.
+	for _, two := range [][2][2]string{
+		{{"log", f.log}, {"seed", f.seed}}, {{"log", f.log}, {"data", f.data}}, {{"data", f.data}, {"seed", f.seed}},
+	} {
+		if a, b := two[0], two[1]; a[1] != "" && b[1] != "" && filepath.Clean(a[1]) == filepath.Clean(b[1]) {
+			return usagef("name two files", "meshhost devbroker: -%s and -%s are one file, %s", a[0], b[0], b[1])
+		}
 	}
 	if f.fresh != "" {
 		for _, name := range []string{"data", "log", "send-burst", "send-per-minute", "capacity"} {
