@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -44,17 +45,20 @@ type pair struct {
 }
 
 // sending and arriving look just before a kill, and tell just after it whether
-// the kill found something to lose. On the sender's side that is a send which
-// waits for its answer; on the recipient's a message that was accepted before and
-// is not stored now.
+// the kill found something to lose. On the recipient's side that is a message that
+// was accepted before and is not stored now; on the sender's also a send which
+// waits for its answer.
 func (p *pair) sending() func() bool {
-	waiting := p.v.inflight.Load() > 0
-	return func() bool { return waiting }
+	waiting, arriving := p.v.inflight.Load() > 0, p.arriving()
+	return func() bool { return waiting || arriving() }
 }
 
 func (p *pair) arriving() func() bool {
-	accepted := p.v.acceptedCount()
-	return func() bool { return accepted > len(p.b.inbox()) }
+	accepted := p.v.acceptedIDs() // not their number: sends without an answer are stored as well
+	return func() bool {
+		stored := p.b.inbox()
+		return slices.ContainsFunc(accepted, func(id string) bool { _, ok := stored[id]; return !ok })
+	}
 }
 
 // victim is what a round kills, and how it comes back.
@@ -126,7 +130,7 @@ func chaos(t testing.TB, bin built, seed uint64, rounds int, which []victim) out
 		}
 	}
 	p.v.stop()
-	o.accepted = p.v.acceptedCount()
+	o.accepted = len(p.v.acceptedIDs())
 	for moved := time.Now(); ; {
 		stored := p.b.inbox()
 		if len(stored) != o.stored {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -85,10 +86,10 @@ func (v *driver) stop() {
 	v.wg.Wait()
 }
 
-func (v *driver) acceptedCount() int {
+func (v *driver) acceptedIDs() []string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return len(v.accepted)
+	return slices.Clone(v.accepted)
 }
 
 // check compares the driver's record with a store: lost are accepted ids that
