@@ -50,6 +50,11 @@ func (f *feeder) settle(taken []*lane, items []item, v verdict) {
 	})
 	f.mu.Unlock()
 	f.r.mark(marks)
+	for i := range v.outcomes {
+		if o := &v.outcomes[i]; o.Decision == sdk.Drop && o.Reason != "" {
+			f.r.log.Info("inbound: a push handler dropped a push", "handler", f.name, "seq", items[i].seq, "reason", clipReason(o.Reason))
+		}
+	}
 	for i := range marks {
 		if marks[i].Kind == store.MarkDead {
 			f.dead(&items[i], &marks[i])
@@ -60,16 +65,9 @@ func (f *feeder) settle(taken []*lane, items []item, v verdict) {
 // outcome turns a handler's answer for it into a mark; stays is true while the item remains open.
 func (f *feeder) outcome(it *item, o sdk.Outcome, now time.Time) (m store.Mark, stays bool) {
 	m = store.Mark{Kind: store.MarkDone, Seq: it.seq, Handler: f.id}
-	if len(o.Reason) > maxReason {
-		o.Reason = strings.ToValidUTF8(o.Reason[:maxReason], "")
-	}
+	o.Reason = clipReason(o.Reason)
 	switch o.Decision {
-	case sdk.Ack:
-		return m, false
-	case sdk.Drop:
-		if o.Reason != "" {
-			f.r.log.Info("inbound: a push handler dropped a push", "handler", f.name, "seq", it.seq, "reason", o.Reason)
-		}
+	case sdk.Ack, sdk.Drop:
 		return m, false
 	case lost:
 		m.Kind, m.Attempts, m.Reason = store.MarkDead, it.attempts, o.Reason
@@ -91,6 +89,13 @@ func (f *feeder) outcome(it *item, o sdk.Outcome, now time.Time) (m store.Mark, 
 	it.due = now.Add(wait)
 	m.Kind, m.Due = store.MarkRetry, it.due
 	return m, true
+}
+
+func clipReason(s string) string {
+	if len(s) > maxReason {
+		s = strings.ToValidUTF8(s[:maxReason], "")
+	}
+	return s
 }
 
 func (f *feeder) dead(it *item, m *store.Mark) {
