@@ -390,3 +390,17 @@ func TestAKeyOrPasswordInTheWrongPlaceIsNotShown(t *testing.T) {
 		})
 	}
 }
+
+// A broker hangs up on any other path; a proxy before it may not.
+func TestAnUnusualPathOfTheBrokerIsAWarning(t *testing.T) {
+	for url, warned := range map[string]bool{
+		"ws://127.0.0.1:7900/ws": false, "ws://127.0.0.1:7900/team/ws": false,
+		"ws://127.0.0.1:7900": true, "ws://127.0.0.1:7900/ws/": true, "ws://127.0.0.1:7900/ws?": true, "ws://127.0.0.1:7900/ws?a=b": true,
+	} {
+		home(t)
+		c, ds := Parse("mesh.hcl", []byte(strings.Replace(minimal, "ws://127.0.0.1:7900/ws", url, 1)))
+		if got := text(t, ds); c == nil || strings.Contains(got, "warning: broker_url does not end in /ws") != warned {
+			t.Errorf("%s: %s", url, got)
+		}
+	}
+}

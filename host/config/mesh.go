@@ -98,6 +98,9 @@ func (s *section) brokerURL(raw string) {
 	case u.Scheme == "ws" && !loopback(u.Hostname()):
 		u.Scheme = "wss"
 		s.r.add(at, "broker_url would send everything unencrypted: ws:// is for this machine alone", "", fmt.Sprintf("Use wss://: %q.", u.String()))
+	case !strings.HasSuffix(u.Path, "/ws") || u.RawQuery != "" || u.ForceQuery:
+		// A proxy may know better: no error.
+		s.r.warn(at, "broker_url does not end in /ws, the one path on which a claudemesh broker answers", "", example)
 	}
 }
 

@@ -174,7 +174,7 @@ func TestTrapC3KillBlocksOnAFrozenPlugin(t *testing.T) {
 		})
 		started := make(chan error, 1)
 		go func() { _, err := c.Start(); started <- err }()
-		if !within(time.Second, func() bool { return tagged("c3") }) {
+		if !within(5*time.Second, func() bool { return tagged("c3") }) {
 			t.Fatal("it does not start")
 		}
 		begin := time.Now()
