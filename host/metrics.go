@@ -54,6 +54,11 @@ var (
 	descDuplicate = desc("pushes_duplicate_total", "Pushes that were known already.")
 	descRefused   = desc("pushes_refused_total", "Pushes left to the broker for want of room.")
 	descLost      = desc("pushes_dropped_total", "Pushes lost for want of room; the protocol does not repeat them.")
+	descEchoes    = desc("pushes_echoed_total", "Pushes of what the receiving identity had sent itself; acked and not handed on.")
+	descUnopened  = desc("pushes_undecryptable_total", "Sealed pushes that no key of this daemon opens.")
+	descQueued    = desc("pushes_queued", "Pushes between their connection and the journal.")
+	descJournal   = desc("journal_rows", "Pushes in the journal that some handler still has to take.")
+	descJournalB  = desc("journal_bytes", "Bytes of those pushes.")
 	descAcked     = desc("pushes_acked_total", "client_acks sent.")
 	descDead      = desc("push_dead_letters_total", "Work items that a handler failed too often.")
 	descWaiting   = desc("push_waiting", "Work items that wait for a handler.", "handler")
@@ -95,6 +100,11 @@ func (s *scrape) Collect(out chan<- prometheus.Metric) {
 	counter(descLost, in.Dropped)
 	counter(descAcked, in.Acked)
 	counter(descDead, in.Dead)
+	counter(descEchoes, in.Echoes)
+	counter(descUnopened, in.Undecryptable)
+	gauge(descQueued, float64(in.Queued))
+	gauge(descJournal, float64(in.Journal.Rows))
+	gauge(descJournalB, float64(in.Journal.Bytes))
 	for name, n := range in.Waiting {
 		gauge(descWaiting, float64(n), name)
 	}

@@ -122,7 +122,8 @@ func (c *couple) metrics(t *testing.T) {
 		`meshhost_mesh_connected{mesh="team"}`: 1, `meshhost_plugin_ready{kind="push_handler",plugin="inbox"}`: 1,
 		`meshhost_plugin_starts_total{kind="outbox",plugin="sqlite"}`: 1, `meshhost_plugin_crashes_total{kind="outbox",plugin="sqlite"}`: 0,
 		`meshhost_push_waiting{handler="inbox"}`: 0, `meshhost_pushes_dropped_total`: 0, `meshhost_push_dead_letters_total`: 0,
-		`meshhost_pushes_refused_total`: 0,
+		`meshhost_pushes_refused_total`: 0, `meshhost_pushes_echoed_total`: 0, `meshhost_pushes_undecryptable_total`: 0,
+		`meshhost_pushes_queued`: 0,
 	} {
 		if got := c.metric(t, c.b, series); got != want {
 			t.Errorf("%s is %v, want %v", series, got, want)
@@ -148,6 +149,22 @@ func (c *couple) metrics(t *testing.T) {
 	if c.metric(t, c.a, `meshhost_outbox_bytes{outbox="sqlite"}`) < 0 || c.metric(t, c.b, "meshhost_pushes_duplicate_total") < 0 {
 		t.Error("a series is missing")
 	}
+	// What a frozen handler has not taken is in the journal.
+	inbox := c.b.pluginPID("push_handler", "inbox")
+	freeze(t, inbox)
+	c.sa.run("send", c.b.member.PublicKey, "journaled", "-wait", "delivered").exits(0)
+	rows, size := c.metric(t, c.b, "meshhost_journal_rows"), c.metric(t, c.b, "meshhost_journal_bytes")
+	if waiting := c.metric(t, c.b, `meshhost_push_waiting{handler="inbox"}`); rows < 1 || size < 1 || waiting < 1 {
+		t.Errorf("while the handler is frozen: %v rows, %v bytes, %v waiting", rows, size, waiting)
+	}
+	thaw(t, inbox)
+	c.arrives(t, c.sb, "journaled")
+	await(t, 10*time.Second, "the journal is empty", func() error {
+		if n := c.metric(t, c.b, "meshhost_journal_rows"); n != 0 {
+			return fmt.Errorf("it has %v rows", n)
+		}
+		return nil
+	})
 }
 
 // gates: the API is for local programs of this user alone.
