@@ -18,6 +18,9 @@ import (
 // seenStep is how much newer a time must be to be written: being seen again is no news for the disk.
 const seenStep = 10 * time.Minute
 
+// maxNoted bounds a name or member key in the directory, in bytes: a peer chooses its name, and nobody can type a longer one.
+const maxNoted = 256
+
 type peerKey struct{ mesh, key string }
 
 // book is the directory in memory: every key that was ever listed or announced, the least recently seen going first.
@@ -69,6 +72,7 @@ func (b *book) announced(mesh, name, key string, at time.Time) {
 
 // put stores a row and notes whether the disk must know. Called with mu held.
 func (b *book) put(row store.Peer) {
+	row.Name, row.MemberKey = noted(row.Name), noted(row.MemberKey)
 	k := peerKey{row.Mesh, row.Key}
 	old, ok := b.rows[k]
 	b.rows[k] = row
@@ -80,6 +84,13 @@ func (b *book) put(row store.Peer) {
 		}
 	}
 	b.dirty[k] = struct{}{}
+}
+
+func noted(s string) string {
+	if len(s) > maxNoted {
+		s = strings.ToValidUTF8(s[:maxNoted], "")
+	}
+	return s
 }
 
 // settle keeps the bound and wakes the writer. Called with mu held.

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"go.uber.org/goleak"
 
@@ -349,4 +350,13 @@ func TestTheDirectoryIsWrittenWhenThereIsNewsAndBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+}
+
+func TestTheDirectoryKeepsNoMoreOfANameThanCanBeTyped(t *testing.T) {
+	key := strings.Repeat("ab", 32)
+	b := newBook(nil, 10)
+	b.listed("m", []sdk.Peer{{PubKey: key, MemberPubKey: strings.Repeat("c", 1000), DisplayName: "x" + strings.Repeat("é", 1000)}}, time.Now())
+	if p, ok := b.get("m", key); !ok || len(p.Name) != 255 || len(p.MemberKey) != 256 || !utf8.ValidString(p.Name) {
+		t.Errorf("%v, %d and %d bytes", ok, len(p.Name), len(p.MemberKey))
+	}
 }
