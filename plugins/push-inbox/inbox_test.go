@@ -232,6 +232,7 @@ func TestPruneDeletesTheOldAndRemembersThem(t *testing.T) {
 	}
 	b.acked(old)
 	b.want(`{}`, "text 3", "text 2")
+	b.rest() // its keeper reads the clock that the test sets
 	b.inbox.store.now = func() time.Time { return t0 }
 	if res, err := call[pruneResult](b, "prune", `{"older_than":"24h"}`); err != nil || res.Removed != 1 {
 		t.Fatalf("%+v %v", res, err)
@@ -268,6 +269,7 @@ func TestRetentionPrunesAtTheStartAndForgetsKeysInTheEnd(t *testing.T) {
 // Promise 5: what is remembered of messages that are gone has a bound of its own, whatever the retention and whoever stays.
 func TestNotMoreThanSoManyThatAreGoneAreRemembered(t *testing.T) {
 	b := start(t)
+	b.rest() // its keeper reads what the test sets
 	b.inbox.store.remember = 3
 	for n := range 10 {
 		b.acked(push(n))
