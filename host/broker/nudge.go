@@ -113,7 +113,7 @@ func (c *Conn) nudgeLoop(ctx context.Context) {
 			// Never sooner than the one after the ack: before that, claims of the last loss still hold.
 			wait := max(retry/2+rand.N(retry/2), time.Until(due))
 			afterClaims.Reset(wait)
-			c.log.Warn("the broker couldn't be asked to deliver what it holds; tried again", "error", err, "retry_in", wait)
+			c.log.Warn("the broker couldn't be asked to deliver what it holds; tried again", "error", err, "retry_in", wait.String())
 		}
 	}
 }

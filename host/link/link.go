@@ -160,9 +160,9 @@ func (l *Link) wait(ctx context.Context, next step, end ending) bool {
 	default:
 	}
 	if next.suspend {
-		l.log.Error("broker connection suspended", "reason", next.reason, "error", s.LastError, "retry_in", next.delay)
+		l.log.Error("broker connection suspended", "reason", next.reason, "error", s.LastError, "retry_in", next.delay.String())
 	} else {
-		l.log.Info("broker connection down", "reason", next.reason, "error", s.LastError, "retry_in", next.delay, "attempts", l.policy.attempts)
+		l.log.Info("broker connection down", "reason", next.reason, "error", s.LastError, "retry_in", next.delay.String(), "attempts", l.policy.attempts)
 	}
 	l.set(s, nil)
 	select {
