@@ -61,6 +61,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add("mesh.hcl", []byte(minimal+"plugin \"x\" {\n  env = { A = env(\"HOME\", \"\") }\n}\ncontrol {}\nlog {\n level = \"info\"\n}\n"))
 	f.Add("mesh.hcl", []byte(minimal+"rpc_feature \"state\" {\n  restart {\n    initial = \"50ms\"\n    crashes = 1e3\n  }\n}\n"))
 	f.Add("mesh.hcl", []byte("a = \"%{ if true }%{ for x in [1] }${x}%{ endfor }%{ endif }\"\n"))
+	f.Add("mesh.hcl", []byte("X"+strings.Repeat("\x11", 3*maxShown)))
 	f.Add("mesh.hcl.json", []byte(`{"mesh": {"team": [{"mesh_id": "${env(\"X\", 1)}"}]}, "outbox": null, "push_handler": [], "log": {"level": ["\ud800"]}}`))
 	f.Fuzz(func(t *testing.T, name string, src []byte) {
 		if name != "mesh.hcl.json" {

@@ -69,22 +69,29 @@ func (r *report) done() Diagnostics {
 	found := r.sorted()
 	left := found[min(len(found), maxShown):]
 	found = found[:len(found)-len(left)]
+	if len(left) > 0 {
+		found = append(found, summed(left))
+	}
 	secrets := r.src.hidden()
-	ds := make(Diagnostics, 0, len(found)+1)
+	ds := make(Diagnostics, 0, len(found))
 	for _, f := range found {
 		d := f.d
 		d.Summary, d.Detail, d.Next = r.clean(d.Summary), r.clean(d.Detail), r.clean(d.Next)
 		d.Source, d.Caret = snippet(r.src.bytes[d.File], f.rng, secrets)
 		ds = append(ds, d)
 	}
-	if len(left) > 0 {
-		more := Diagnostic{Severity: sdk.SeverityWarning, Summary: fmt.Sprintf("%d more are not shown", len(left)), Next: "Correct these first, then run meshhost validate again."}
-		if slices.ContainsFunc(left, finding.isError) {
-			more.Severity = sdk.SeverityError
-		}
-		ds = append(ds, more)
-	}
 	return ds
+}
+
+// summed stands for findings that are not shown, where the first of them is.
+func summed(left []finding) finding {
+	sum := left[0]
+	sum.d.Severity, sum.d.Detail = sdk.SeverityWarning, ""
+	sum.d.Summary, sum.d.Next = fmt.Sprintf("%d more from here on are not shown", len(left)), "Correct those before, then run meshhost validate again."
+	if slices.ContainsFunc(left, finding.isError) {
+		sum.d.Severity = sdk.SeverityError
+	}
+	return sum
 }
 
 // sorted are the findings in the order of files and positions, without repetitions.
