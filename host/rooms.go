@@ -211,7 +211,7 @@ func (r rooms) Status(ctx context.Context) (control.Status, error) {
 	for _, u := range r.h.cfg.Of(sdk.KindOutbox) {
 		p := r.h.pluginByBlock(blockOf(u))
 		row := control.OutboxStatus{Name: u.Name, Durable: p.Description().Durable}
-		s, err := p.Outbox().Stats(ctx)
+		s, err := p.Outbox().Stats(ctx, sdk.StatsRequest{})
 		if err != nil {
 			row.Error = err.Error()
 		} else {

@@ -17,6 +17,7 @@ const (
 	CodeUnavailable Code = "unavailable" // later it may work
 	CodePermission  Code = "permission"  // neither declared nor allowed
 	CodeFenced      Code = "fenced"      // another holder has the lane
+	CodeSealed      Code = "sealed"      // the outbox is closed for good; its rows are elsewhere
 	CodeTimeout     Code = "timeout"     // no answer in time; the outcome is unknown
 	CodeFull        Code = "full"        // a limit is reached
 	CodeInternal    Code = "internal"    // a defect
@@ -63,6 +64,7 @@ var (
 	ErrUnavailable = &Error{Code: CodeUnavailable}
 	ErrPermission  = &Error{Code: CodePermission}
 	ErrFenced      = &Error{Code: CodeFenced}
+	ErrSealed      = &Error{Code: CodeSealed}
 	ErrTimeout     = &Error{Code: CodeTimeout}
 	ErrFull        = &Error{Code: CodeFull}
 	ErrInternal    = &Error{Code: CodeInternal}

@@ -13,6 +13,8 @@ type gate struct {
 	calls  int           // in flight
 	closed bool          // Configure or Drain is running or waiting
 	idle   chan struct{} // closed when calls falls to 0; nil while nobody waits
+	// streams end the calls that would last for ever, when the gate shuts.
+	streams map[*context.CancelCauseFunc]struct{}
 }
 
 type gateState int
@@ -39,6 +41,34 @@ func (g *gate) enter() error {
 	return nil
 }
 
+// enterStream is enter for a call that may last: the context that it returns
+// ends when the gate shuts.
+func (g *gate) enterStream(ctx context.Context) (context.Context, func(), error) {
+	if err := g.enter(); err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed { // it shut since
+		cancel(errShut)
+	}
+	if g.streams == nil {
+		g.streams = map[*context.CancelCauseFunc]struct{}{}
+	}
+	g.streams[&cancel] = struct{}{}
+	return ctx, func() {
+		cancel(nil)
+		g.mu.Lock()
+		delete(g.streams, &cancel)
+		g.mu.Unlock()
+		g.leave()
+	}, nil
+}
+
+// errShut is why a stream ended that did not end by itself.
+var errShut = Errorf(CodeUnavailable, "busy", "the plugin is being configured or drained")
+
 func (g *gate) leave() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -58,6 +88,9 @@ func (g *gate) shut(ctx context.Context) error {
 		return Errorf(CodeConflict, "busy", "the plugin is being configured or drained already")
 	}
 	g.closed = true
+	for cancel := range g.streams {
+		(*cancel)(errShut)
+	}
 	if g.calls == 0 {
 		g.mu.Unlock()
 		return nil

@@ -40,10 +40,27 @@ type Outbox interface {
 	// List pages through entries, newest first, bodies left out.
 	List(ctx context.Context, req ListRequest) (ListPage, error)
 	// Stats counts entries and bytes.
-	Stats(ctx context.Context) (OutboxStats, error)
-	// Prune removes records that are finished and older than the request says,
-	// at most req.Limit of them, and reports how many went.
+	Stats(ctx context.Context, req StatsRequest) (OutboxStats, error)
+	// Prune removes entries that the request chooses, at most req.Limit of them,
+	// and reports how many went.
 	Prune(ctx context.Context, req PruneRequest) (int, error)
+	// Scan hands over the chosen entries in the order of seq, page by page, until
+	// there are no more, page fails, or ctx ends. An entry that is there all the
+	// time and keeps its seq is seen once; one that comes, or gets a new seq,
+	// while the scan runs may be seen at its new place too.
+	Scan(ctx context.Context, req ScanRequest, page func(ScanPage) error) error
+	// Watch tells what others than this process's callers did to the store, until
+	// ctx ends or tell fails. The first event is WatchGap. A backend that only
+	// one process can use has nothing more to tell.
+	Watch(ctx context.Context, tell func(WatchEvent) error) error
+	// Import stores entries of another outbox as they are, in order, and returns
+	// one result for each: OpStored, OpApplied for an entry that an earlier
+	// Import had brought and nothing has changed since, which is replaced,
+	// OpExists for any other row of that id or MessageKey, which stays as it is,
+	// OpFull or OpTooLarge. An entry keeps its Seq where that is above every seq
+	// of its lane; else it gets a new one. Durable and repeatable like Apply.
+	// ErrSealed if the store is sealed.
+	Import(ctx context.Context, req ImportRequest) ([]OpResult, error)
 }
 
 // EntryState is the state of a row.
@@ -111,8 +128,9 @@ type Entry struct {
 type OpKind string
 
 // Append adds a row. Facts (accepted, delivered) are taken from any epoch.
-// Schedule (defer, wait, wake, die, expire) is fenced: it needs the lane's
-// current epoch. Cancel and requeue come from people and are not fenced.
+// Schedule (defer, wait, wake, die, expire, resend, reroute) is fenced: it needs
+// the lane's current epoch. Cancel, requeue, seal and unseal come from people
+// and are not fenced.
 const (
 	// OpAppend stores Op.Entry as pending and due at once.
 	// Results: OpStored, OpExists, OpFull, OpTooLarge.
@@ -142,12 +160,26 @@ const (
 	// client_message_id, attempts 0, a new seq, NotAfter as given. Conflict if
 	// the body is gone.
 	OpRequeue OpKind = "requeue"
+	// OpResend: accepted -> pending, due at once, with a new seq and without
+	// BrokerMessageID and AcceptedAt: the mesh has lost the message. Conflict if
+	// the body is gone.
+	OpResend OpKind = "resend"
+	// OpReroute: live -> pending, due at once, in the lane Op.Entry.Lane with
+	// Op.Entry.Nonce and Op.Entry.Body, the only fields of Op.Entry that count,
+	// and a new seq there. Already if it is in that lane.
+	OpReroute OpKind = "reroute"
+	// OpSeal closes the store for good, Op.Error saying why and where its rows
+	// are now: from then on Apply answers OpSealed to all ops but facts, seal and
+	// unseal, and Acquire, Fetch and Import fail with ErrSealed. It has no ID.
+	OpSeal OpKind = "seal"
+	// OpUnseal opens a sealed store again. It has no ID.
+	OpUnseal OpKind = "unseal"
 )
 
 // Fenced reports whether the op needs the lane's current epoch.
 func (k OpKind) Fenced() bool {
 	switch k {
-	case OpDefer, OpWait, OpWake, OpDie, OpExpire:
+	case OpDefer, OpWait, OpWake, OpDie, OpExpire, OpResend, OpReroute:
 		return true
 	default:
 		return false
@@ -162,15 +194,15 @@ const MaxDelay = time.Hour
 // Op is one change for Apply. Which fields count is said at the OpKind.
 type Op struct {
 	Kind  OpKind
-	Entry *Entry // append
-	ID    string // all but append and wake
+	Entry *Entry // append; of reroute: Lane, Nonce and Body
+	ID    string // all but append, wake, seal and unseal
 	// Lane and Epoch are the fence of schedule ops.
 	Lane   string
 	Epoch  int64
 	Target string        // wake
 	After  time.Duration // defer, wait; at most MaxDelay
 	Count  bool          // defer
-	Error  string        // defer, wait, die
+	Error  string        // defer, wait, die, seal
 	// BrokerMessageID and At belong to accepted; At also to delivered.
 	BrokerMessageID string
 	At              time.Time
@@ -185,13 +217,14 @@ type OpCode string
 const (
 	OpStored   OpCode = "stored"   // append: Seq is set
 	OpExists   OpCode = "exists"   // append: State, SameFingerprint, BrokerMessageID, ID, Seq of the row that is there
-	OpApplied  OpCode = "applied"  // changed; Seq is set by requeue
+	OpApplied  OpCode = "applied"  // changed; Seq is set by requeue, resend and reroute
 	OpAlready  OpCode = "already"  // the row was there already
 	OpConflict OpCode = "conflict" // State says what the row is instead
 	OpFenced   OpCode = "fenced"   // another holder has the lane
 	OpNotFound OpCode = "not_found"
 	OpFull     OpCode = "full"      // a limit of the backend; nothing stored
 	OpTooLarge OpCode = "too_large" // this entry exceeds a limit; nothing stored
+	OpSealed   OpCode = "sealed"    // the store is closed for good; Detail says where its rows are
 )
 
 // OpResult is the outcome of one Op.
@@ -206,7 +239,7 @@ type OpResult struct {
 	State           EntryState
 	SameFingerprint bool
 	BrokerMessageID string
-	// Detail is a sentence for people, with full, too_large and conflict.
+	// Detail is a sentence for people, with full, too_large, conflict and sealed.
 	Detail string
 }
 
@@ -297,18 +330,93 @@ type ListPage struct {
 	Next string
 }
 
+// StatsRequest chooses what is counted.
+type StatsRequest struct {
+	// Lane chooses the live rows of one lane; empty: all that is stored.
+	Lane string
+}
+
 // OutboxStats counts what is stored.
 type OutboxStats struct {
+	// States counts entries; with StatsRequest.Lane live ones only.
 	States map[EntryState]int64
 	// Bytes is the sum of the bodies.
 	Bytes int64
 	// OldestLive is when the oldest live row was enqueued.
 	OldestLive time.Time
+	// LastNotAfter is the latest NotAfter of the live rows, with
+	// StatsRequest.Lane only: from then on the lane has nothing to send.
+	LastNotAfter time.Time
+	// Sealed says where the rows are if the store is sealed; empty: it is not.
+	Sealed string
+	// Holders are the owners whose lease of a lane has not run out, each once.
+	Holders []string
 }
 
-// PruneRequest says which finished records may go: delivered, accepted,
-// expired, cancelled and dead rows whose NotAfter is before Before.
+// PruneRequest chooses entries to remove; exactly one of Before, Label and All
+// does. Lanes that nobody held for long and that have no rows may go as well.
 type PruneRequest struct {
+	// Before: records that are finished (delivered, accepted, expired, cancelled,
+	// dead) and whose NotAfter is before.
 	Before time.Time
-	Limit  int
+	// Label: entries that an Import of that label brought and nothing has changed
+	// since.
+	Label string
+	// All: every entry of a sealed store. ErrConflict if it is not sealed.
+	All bool
+	// Limit is the most to remove, at least 1.
+	Limit int
+}
+
+// ScanRequest chooses entries; empty fields choose all.
+type ScanRequest struct {
+	// After is the Cursor of an earlier page: go on behind it.
+	After string
+	// Lane and States choose.
+	Lane   string
+	States []EntryState
+	// Unconfirmed chooses accepted rows that still have their body: a report of
+	// delivery may follow. It needs Lane, and costs what it returns.
+	Unconfirmed bool
+	// Bodies is true when the bodies are wanted.
+	Bodies bool
+}
+
+// ScanPage is some of the entries of a Scan.
+type ScanPage struct {
+	Entries []Entry
+	// Cursor is the place behind the last of Entries.
+	Cursor string
+}
+
+// ImportRequest brings entries of another outbox.
+type ImportRequest struct {
+	// Label names the move that they belong to, for PruneRequest.Label.
+	Label string
+	// Entries are at most 500, in the order of Seq within each lane, in any state
+	// and with the body if they still have it.
+	Entries []Entry
+}
+
+// WatchKind is what a WatchEvent tells.
+type WatchKind string
+
+// The kinds of a WatchEvent.
+const (
+	// WatchGap: anything may have changed, as the watch begins or was
+	// interrupted.
+	WatchGap WatchKind = "gap"
+	// WatchGrew: rows came to the end of the queue (Lane, Target).
+	WatchGrew WatchKind = "grew"
+	// WatchChanged: rows of the queue (Lane, Target) changed or left it.
+	WatchChanged WatchKind = "changed"
+	// WatchReleased: Lane is free.
+	WatchReleased WatchKind = "released"
+)
+
+// WatchEvent tells of a change by another process.
+type WatchEvent struct {
+	Kind   WatchKind
+	Lane   string // all but gap
+	Target string // grew, changed
 }

@@ -2,6 +2,7 @@ package sdk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"runtime/debug"
@@ -59,10 +60,10 @@ func NewServer(p Plugin, cfg ServerConfig) (*Server, error) {
 	return s, nil
 }
 
-// Options are the limits and the interceptor without which the server does not
+// Options are the limits and the interceptors without which the server does not
 // keep its promises.
 func (s *Server) Options() []grpc.ServerOption {
-	return append(wire.ServerOptions(), grpc.UnaryInterceptor(s.intercept))
+	return append(wire.ServerOptions(), grpc.UnaryInterceptor(s.intercept), grpc.StreamInterceptor(s.interceptStream))
 }
 
 // Register adds the services to a server that was made with Options.
@@ -117,11 +118,47 @@ func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 	}
 	defer func() {
 		if r := recover(); r != nil {
-			s.logger.Error("panic in a call", "method", info.FullMethod, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
-			res, err = nil, wire.FromError(Errorf(CodeInternal, "panic",
-				"the plugin panicked in %s", info.FullMethod).WithNext("its log has the stack; report it to the plugin's author"))
+			res, err = nil, s.panicked(info.FullMethod, r)
 		}
 	}()
 	res, err = handler(ctx, req)
 	return res, wire.FromError(err)
 }
+
+// panicked tells the log of a panic and makes the call's error.
+func (s *Server) panicked(method string, r any) error {
+	s.logger.Error("panic in a call", "method", method, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+	return wire.FromError(Errorf(CodeInternal, "panic",
+		"the plugin panicked in %s", method).WithNext("its log has the stack; report it to the plugin's author"))
+}
+
+// interceptStream is intercept for calls that answer a stream. They end when the
+// plugin is configured anew or drained: their callers begin again.
+func (s *Server) interceptStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+	if !strings.HasPrefix(info.FullMethod, pluginPrefix) {
+		return handler(srv, ss)
+	}
+	ctx, leave, err := s.gate.enterStream(ss.Context())
+	if err != nil {
+		return wire.FromError(err)
+	}
+	defer leave()
+	defer func() {
+		if r := recover(); r != nil {
+			err = s.panicked(info.FullMethod, r)
+		}
+	}()
+	err = handler(srv, stream{ss, ctx})
+	if err != nil && errors.Is(context.Cause(ctx), errShut) {
+		err = errShut
+	}
+	return wire.FromError(err)
+}
+
+// stream is a stream with a context of ours.
+type stream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s stream) Context() context.Context { return s.ctx }

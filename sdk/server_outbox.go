@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/meshhost/meshhost/sdk/internal/wire"
 	outboxv1 "github.com/meshhost/meshhost/sdk/proto/meshhost/plugin/outbox/v1"
 )
@@ -121,12 +123,18 @@ func (s outboxServer) List(ctx context.Context, req *outboxv1.ListRequest) (*out
 	return &outboxv1.ListResponse{Entries: entriesToProto(page.Entries), Next: page.Next}, nil
 }
 
-func (s outboxServer) Stats(ctx context.Context, _ *outboxv1.StatsRequest) (*outboxv1.StatsResponse, error) {
-	stats, err := s.impl.Stats(ctx)
+func (s outboxServer) Stats(ctx context.Context, req *outboxv1.StatsRequest) (*outboxv1.StatsResponse, error) {
+	stats, err := s.impl.Stats(ctx, StatsRequest{Lane: req.GetLane()})
 	if err != nil {
 		return nil, err
 	}
-	res := &outboxv1.StatsResponse{Bytes: stats.Bytes, OldestLiveUnixMs: wire.Millis(stats.OldestLive)}
+	res := &outboxv1.StatsResponse{
+		Bytes:              stats.Bytes,
+		OldestLiveUnixMs:   wire.Millis(stats.OldestLive),
+		LastNotAfterUnixMs: wire.Millis(stats.LastNotAfter),
+		Sealed:             stats.Sealed,
+		Holders:            stats.Holders,
+	}
 	for state, count := range stats.States {
 		res.States = append(res.States, &outboxv1.StateCount{State: wire.EntryStates.Number(string(state)), Count: count})
 	}
@@ -134,9 +142,57 @@ func (s outboxServer) Stats(ctx context.Context, _ *outboxv1.StatsRequest) (*out
 }
 
 func (s outboxServer) Prune(ctx context.Context, req *outboxv1.PruneRequest) (*outboxv1.PruneResponse, error) {
-	n, err := s.impl.Prune(ctx, PruneRequest{Before: wire.Time(req.GetBeforeUnixMs()), Limit: int(req.GetLimit())})
+	n, err := s.impl.Prune(ctx, PruneRequest{
+		Before: wire.Time(req.GetBeforeUnixMs()),
+		Label:  req.GetLabel(),
+		All:    req.GetAll(),
+		Limit:  int(req.GetLimit()),
+	})
 	if err != nil {
 		return nil, err
 	}
 	return &outboxv1.PruneResponse{Pruned: int32(n)}, nil
+}
+
+func (s outboxServer) Scan(req *outboxv1.ScanRequest, to grpc.ServerStreamingServer[outboxv1.ScanResponse]) error {
+	scan := ScanRequest{
+		After:       req.GetAfter(),
+		Lane:        req.GetLane(),
+		Unconfirmed: req.GetUnconfirmed(),
+		Bodies:      req.GetBodies(),
+	}
+	for _, n := range req.GetStates() {
+		state, err := wire.EntryStates.Word(n)
+		if err != nil {
+			return Errorf(CodeInvalid, "bad_request", "scan: %v", err)
+		}
+		scan.States = append(scan.States, EntryState(state))
+	}
+	return s.impl.Scan(to.Context(), scan, func(p ScanPage) error {
+		return to.Send(&outboxv1.ScanResponse{Entries: entriesToProto(p.Entries), Cursor: p.Cursor})
+	})
+}
+
+func (s outboxServer) Watch(_ *outboxv1.WatchRequest, to grpc.ServerStreamingServer[outboxv1.WatchResponse]) error {
+	return s.impl.Watch(to.Context(), func(e WatchEvent) error {
+		return to.Send(&outboxv1.WatchResponse{
+			Kind:   wire.WatchKinds.Number(string(e.Kind)),
+			Lane:   e.Lane,
+			Target: e.Target,
+		})
+	})
+}
+
+func (s outboxServer) Import(ctx context.Context, req *outboxv1.ImportRequest) (*outboxv1.ImportResponse, error) {
+	entries := make([]Entry, len(req.GetEntries()))
+	for i, p := range req.GetEntries() {
+		if err := entryFromProto(&entries[i], p); err != nil {
+			return nil, Errorf(CodeInvalid, "bad_request", "entry %d: %v", i, err)
+		}
+	}
+	results, err := s.impl.Import(ctx, ImportRequest{Label: req.GetLabel(), Entries: entries})
+	if err != nil {
+		return nil, err
+	}
+	return &outboxv1.ImportResponse{Results: opResultsToProto(results)}, nil
 }

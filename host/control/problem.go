@@ -104,6 +104,7 @@ var codeStatus = map[sdk.Code]int{
 	sdk.CodeUnavailable: http.StatusServiceUnavailable,
 	sdk.CodePermission:  http.StatusForbidden,
 	sdk.CodeFenced:      http.StatusServiceUnavailable,
+	sdk.CodeSealed:      http.StatusServiceUnavailable,
 	sdk.CodeTimeout:     http.StatusGatewayTimeout,
 	sdk.CodeFull:        http.StatusServiceUnavailable,
 	sdk.CodeInternal:    http.StatusInternalServerError,

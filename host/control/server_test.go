@@ -277,6 +277,7 @@ func TestErrorsHaveOneForm(t *testing.T) {
 		{sdk.Errorf(sdk.CodeUnavailable, "route_failed", "x"), 502, `{"error":"route_failed"}`},
 		{sdk.Errorf(sdk.CodePermission, "", "x"), 403, `{"error":"permission"}`},
 		{sdk.Errorf(sdk.CodeFenced, "", "x"), 503, `{"error":"fenced"}`},
+		{sdk.Errorf(sdk.CodeSealed, "", "x"), 503, `{"error":"sealed"}`},
 		{sdk.Errorf(sdk.CodeTimeout, "", "x"), 504, `{"error":"timeout"}`},
 		{sdk.Errorf(sdk.CodeFull, "outbox_full", "x"), 503, `{"error":"outbox_full"}`},
 		{sdk.Errorf(sdk.CodeInternal, "", "x"), 500, `{"error":"internal"}`},

@@ -49,7 +49,7 @@ func (o *Outbound) Stats(ctx context.Context) (map[string]sdk.OutboxStats, error
 	out := map[string]sdk.OutboxStats{}
 	var errs []error
 	for name, b := range o.opts.Outboxes {
-		s, err := b.Outbox.Stats(ctx)
+		s, err := b.Outbox.Stats(ctx, sdk.StatsRequest{})
 		if err != nil {
 			errs = append(errs, err)
 			continue

@@ -15,13 +15,14 @@ import (
 // store is an sdk.Outbox in memory: simple, exact, slow. Its hooks inject what
 // goes wrong; they run outside of its lock.
 type store struct {
-	mu    sync.Mutex
-	rows  []*sdk.Entry
-	seq   int64
-	lanes map[string]*holder
-	pages int // List: entries a page, 0: as asked
-	full  bool
-	calls map[string]int
+	sdk.Outbox // what no test uses
+	mu         sync.Mutex
+	rows       []*sdk.Entry
+	seq        int64
+	lanes      map[string]*holder
+	pages      int // List: entries a page, 0: as asked
+	full       bool
+	calls      map[string]int
 
 	// before runs before a call takes effect: its error is the call's, and
 	// nothing happened. after runs when it has: its error hides the answer.
@@ -369,7 +370,7 @@ func (s *store) List(ctx context.Context, req sdk.ListRequest) (sdk.ListPage, er
 	return page, nil
 }
 
-func (s *store) Stats(ctx context.Context) (sdk.OutboxStats, error) {
+func (s *store) Stats(ctx context.Context, _ sdk.StatsRequest) (sdk.OutboxStats, error) {
 	if err := s.enter(ctx, "stats", nil); err != nil {
 		return sdk.OutboxStats{}, err
 	}

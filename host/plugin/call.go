@@ -22,16 +22,47 @@ func call[C, R any](ctx context.Context, p *Plugin, m Method, pick func(*calls) 
 	defer p.gate.leave()
 	client, ok := pick(in.calls())
 	if !ok {
-		return zero, &sdk.Error{
-			Code: sdk.CodeNotFound, Reason: ReasonNotOffered,
-			Message: fmt.Sprintf("%s: %s: the plugin is not of that kind; it is %v", s.id(), m, in.description().Kinds),
-		}
+		return zero, notOffered(s, m, in)
 	}
 	r, err := f(ctx2, client)
 	if err != nil {
 		return zero, fault(ctx, ctx2, s, m, in, err)
 	}
 	return r, nil
+}
+
+// stream runs a call that may last on the current incarnation until f returns.
+// It does not hold up a replacement: the incarnation ends its streams when it is
+// drained, and the caller begins again. f returns the error of the caller's own
+// callback, if that ended it, beside the one of the call.
+func stream[C any](ctx context.Context, p *Plugin, m Method, pick func(*calls) (C, bool), f func(context.Context, C) (own, err error)) error {
+	s := p.spec.Load()
+	in, err := p.gate.enter(ctx)
+	if err != nil {
+		return p.notCalled(ctx, s, m, err)
+	}
+	p.gate.leave()
+	client, ok := pick(in.calls())
+	if !ok {
+		return notOffered(s, m, in)
+	}
+	own, err := f(ctx, client)
+	switch {
+	case own != nil:
+		return own
+	case err != nil:
+		return fault(ctx, ctx, s, m, in, err)
+	default:
+		return nil
+	}
+}
+
+// notOffered is the error of a call that the plugin's kinds don't have.
+func notOffered(s *Spec, m Method, in incarnation) error {
+	return &sdk.Error{
+		Code: sdk.CodeNotFound, Reason: ReasonNotOffered,
+		Message: fmt.Sprintf("%s: %s: the plugin is not of that kind; it is %v", s.id(), m, in.description().Kinds),
+	}
 }
 
 // notCalled is the error of a call that did not get as far as the plugin.

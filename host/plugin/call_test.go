@@ -78,7 +78,7 @@ func TestACallOfAKindThatThePluginIsNotIsAnError(t *testing.T) {
 		b := newBench(t, Spec{}, nil)
 		defer b.p.Stop(t.Context())
 		_ = b.p.Ready(t.Context())
-		if _, err := b.p.Outbox().Stats(t.Context()); !errors.Is(err, sdk.ErrNotFound) {
+		if _, err := b.p.Outbox().Stats(t.Context(), sdk.StatsRequest{}); !errors.Is(err, sdk.ErrNotFound) {
 			t.Fatalf("got %v", err)
 		}
 	})

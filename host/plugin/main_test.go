@@ -196,7 +196,7 @@ func (handler) Filter(_ context.Context, _ sdk.PeerQuery, rows []sdk.Peer) ([]sd
 // deadOutbox is an outbox that only exists.
 type deadOutbox struct{ sdk.Outbox }
 
-func (deadOutbox) Stats(context.Context) (sdk.OutboxStats, error) {
+func (deadOutbox) Stats(context.Context, sdk.StatsRequest) (sdk.OutboxStats, error) {
 	return sdk.OutboxStats{Bytes: 7}, nil
 }
 

@@ -27,6 +27,9 @@ const (
 	MethodList    Method = "list"
 	MethodStats   Method = "stats"
 	MethodPrune   Method = "prune"
+	MethodScan    Method = "scan"
+	MethodWatch   Method = "watch"
+	MethodImport  Method = "import"
 
 	MethodHandle Method = "handle"
 
@@ -37,7 +40,8 @@ const (
 	MethodOnFrame   Method = "on_frame"
 )
 
-// defaultTimeouts is how long a method has where Spec.CallTimeout is silent. A
+// defaultTimeouts is how long a method has where Spec.CallTimeout is silent;
+// scan and watch, which answer streams, have no limit of their own. A
 // timeout is for a plugin that hangs, not for one that is slow; only a filter
 // has a budget (ARCHITECTURE 4: 250 ms a list).
 var defaultTimeouts = map[Method]time.Duration{
@@ -55,6 +59,7 @@ var defaultTimeouts = map[Method]time.Duration{
 	MethodList:    10 * time.Second,
 	MethodStats:   10 * time.Second,
 	MethodPrune:   30 * time.Second,
+	MethodImport:  30 * time.Second,
 
 	MethodHandle: 30 * time.Second,
 

@@ -62,15 +62,44 @@ func (o outbox) List(ctx context.Context, req sdk.ListRequest) (sdk.ListPage, er
 	})
 }
 
-func (o outbox) Stats(ctx context.Context) (sdk.OutboxStats, error) {
+func (o outbox) Stats(ctx context.Context, req sdk.StatsRequest) (sdk.OutboxStats, error) {
 	return call(ctx, o.p, MethodStats, pickOutbox, func(ctx context.Context, c sdk.Outbox) (sdk.OutboxStats, error) {
-		return c.Stats(ctx)
+		return c.Stats(ctx, req)
 	})
 }
 
 func (o outbox) Prune(ctx context.Context, req sdk.PruneRequest) (int, error) {
 	return call(ctx, o.p, MethodPrune, pickOutbox, func(ctx context.Context, c sdk.Outbox) (int, error) {
 		return c.Prune(ctx, req)
+	})
+}
+
+func (o outbox) Scan(ctx context.Context, req sdk.ScanRequest, page func(sdk.ScanPage) error) error {
+	return stream(ctx, o.p, MethodScan, pickOutbox, func(ctx context.Context, c sdk.Outbox) (error, error) {
+		var own error // of page, which is the caller's
+		err := c.Scan(ctx, req, func(p sdk.ScanPage) error {
+			own = page(p)
+			return own
+		})
+		return own, err
+	})
+}
+
+func (o outbox) Watch(ctx context.Context, tell func(sdk.WatchEvent) error) error {
+	return stream(ctx, o.p, MethodWatch, pickOutbox, func(ctx context.Context, c sdk.Outbox) (error, error) {
+		var own error
+		err := c.Watch(ctx, func(e sdk.WatchEvent) error {
+			own = tell(e)
+			return own
+		})
+		return own, err
+	})
+}
+
+func (o outbox) Import(ctx context.Context, req sdk.ImportRequest) ([]sdk.OpResult, error) {
+	return call(ctx, o.p, MethodImport, pickOutbox, func(ctx context.Context, c sdk.Outbox) ([]sdk.OpResult, error) {
+		res, err := c.Import(ctx, req)
+		return checkLen(len(req.Entries), res, err)
 	})
 }
 

@@ -220,7 +220,7 @@ func TestFivePluginsStartAtTheSameTime(t *testing.T) {
 	if len(pids) != len(specs) {
 		t.Fatalf("one process per block: %v", pids)
 	}
-	if st, err := plugins[4].Outbox().Stats(ctx); err != nil || st.Bytes != 7 {
+	if st, err := plugins[4].Outbox().Stats(ctx, sdk.StatsRequest{}); err != nil || st.Bytes != 7 {
 		t.Fatalf("%v, %v", st, err)
 	}
 }

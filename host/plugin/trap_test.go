@@ -262,7 +262,7 @@ func TestTrapC6AClientIsSingleUse(t *testing.T) {
 			_ = syscall.Kill(p.Status().Pid, syscall.SIGKILL)
 			n := p.Status().Starts
 			if !within(5*time.Second, func() bool {
-				_, err := p.Outbox().Stats(context.Background())
+				_, err := p.Outbox().Stats(context.Background(), sdk.StatsRequest{})
 				return err == nil && p.Status().Starts > n
 			}) {
 				t.Fatalf("down: %+v", p.Status())

@@ -75,7 +75,7 @@ func chosen(r *row, req sdk.ListRequest) bool {
 }
 
 // Stats implements sdk.Outbox.
-func (s *store) Stats(ctx context.Context) (sdk.OutboxStats, error) {
+func (s *store) Stats(ctx context.Context, _ sdk.StatsRequest) (sdk.OutboxStats, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	stats := sdk.OutboxStats{States: maps.Clone(s.usage.States), Bytes: s.usage.Bytes}

@@ -152,7 +152,7 @@ func rare(state sdk.EntryState) bool {
 
 // Stats implements sdk.Outbox. The oldest row is the one that came first;
 // clocks go back, arrival does not.
-func (s *store) Stats(ctx context.Context) (sdk.OutboxStats, error) {
+func (s *store) Stats(ctx context.Context, _ sdk.StatsRequest) (sdk.OutboxStats, error) {
 	var stats sdk.OutboxStats
 	err := s.file.Read(ctx, func(conn *sqlite.Conn) error {
 		_, err := sqlitefile.One(conn, sqlTotal, func(stmt *sqlite.Stmt) {

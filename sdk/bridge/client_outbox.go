@@ -2,6 +2,8 @@ package bridge
 
 import (
 	"context"
+	"errors"
+	"io"
 	"time"
 
 	"github.com/meshhost/meshhost/sdk"
@@ -22,13 +24,7 @@ func (c outboxClient) Apply(ctx context.Context, ops []sdk.Op) ([]sdk.OpResult, 
 	if err := count("outbox.Apply", len(res.GetResults()), len(ops)); err != nil {
 		return nil, err
 	}
-	results := make([]sdk.OpResult, len(ops))
-	for i, r := range res.GetResults() {
-		if err := opResultFromProto(&results[i], r); err != nil {
-			return nil, fault("outbox.Apply", "result %d: %v", i, err)
-		}
-	}
-	return results, nil
+	return opResultsFromProto("outbox.Apply", res.GetResults())
 }
 
 func (c outboxClient) Acquire(ctx context.Context, req sdk.AcquireRequest) (sdk.Lease, error) {
@@ -130,15 +126,18 @@ func (c outboxClient) List(ctx context.Context, req sdk.ListRequest) (sdk.ListPa
 	return sdk.ListPage{Entries: entries, Next: res.GetNext()}, nil
 }
 
-func (c outboxClient) Stats(ctx context.Context) (sdk.OutboxStats, error) {
-	res, err := c.rpc.Stats(ctx, &outboxv1.StatsRequest{})
+func (c outboxClient) Stats(ctx context.Context, req sdk.StatsRequest) (sdk.OutboxStats, error) {
+	res, err := c.rpc.Stats(ctx, &outboxv1.StatsRequest{Lane: req.Lane})
 	if err != nil {
 		return sdk.OutboxStats{}, sdk.ErrorFromStatus(err)
 	}
 	stats := sdk.OutboxStats{
-		States:     make(map[sdk.EntryState]int64, len(res.GetStates())),
-		Bytes:      res.GetBytes(),
-		OldestLive: wire.Time(res.GetOldestLiveUnixMs()),
+		States:       make(map[sdk.EntryState]int64, len(res.GetStates())),
+		Bytes:        res.GetBytes(),
+		OldestLive:   wire.Time(res.GetOldestLiveUnixMs()),
+		LastNotAfter: wire.Time(res.GetLastNotAfterUnixMs()),
+		Sealed:       wire.Clip(res.GetSealed()),
+		Holders:      res.GetHolders(),
 	}
 	for i, s := range res.GetStates() {
 		state, err := wire.EntryStates.Word(s.GetState())
@@ -151,9 +150,88 @@ func (c outboxClient) Stats(ctx context.Context) (sdk.OutboxStats, error) {
 }
 
 func (c outboxClient) Prune(ctx context.Context, req sdk.PruneRequest) (int, error) {
-	res, err := c.rpc.Prune(ctx, &outboxv1.PruneRequest{BeforeUnixMs: wire.Millis(req.Before), Limit: int32(req.Limit)})
+	res, err := c.rpc.Prune(ctx, &outboxv1.PruneRequest{
+		BeforeUnixMs: wire.Millis(req.Before),
+		Label:        req.Label,
+		All:          req.All,
+		Limit:        int32(req.Limit),
+	})
 	if err != nil {
 		return 0, sdk.ErrorFromStatus(err)
 	}
 	return int(res.GetPruned()), nil
+}
+
+func (c outboxClient) Scan(ctx context.Context, req sdk.ScanRequest, page func(sdk.ScanPage) error) error {
+	scan := &outboxv1.ScanRequest{After: req.After, Lane: req.Lane, Unconfirmed: req.Unconfirmed, Bodies: req.Bodies}
+	for _, s := range req.States {
+		scan.States = append(scan.States, wire.EntryStates.Number(string(s)))
+	}
+	ctx, cancel := context.WithCancel(ctx) // ends the stream if page fails
+	defer cancel()
+	from, err := c.rpc.Scan(ctx, scan)
+	if err != nil {
+		return sdk.ErrorFromStatus(err)
+	}
+	for {
+		res, err := from.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return sdk.ErrorFromStatus(err)
+		}
+		if len(res.GetEntries()) == 0 || res.GetCursor() == "" {
+			return fault("outbox.Scan", "a page without entries or cursor")
+		}
+		entries, err := entriesFromProto(res.GetEntries())
+		if err != nil {
+			return fault("outbox.Scan", "%v", err)
+		}
+		if err := page(sdk.ScanPage{Entries: entries, Cursor: res.GetCursor()}); err != nil {
+			return err
+		}
+	}
+}
+
+func (c outboxClient) Watch(ctx context.Context, tell func(sdk.WatchEvent) error) error {
+	ctx, cancel := context.WithCancel(ctx) // ends the stream if tell fails
+	defer cancel()
+	from, err := c.rpc.Watch(ctx, &outboxv1.WatchRequest{})
+	if err != nil {
+		return sdk.ErrorFromStatus(err)
+	}
+	for {
+		res, err := from.Recv()
+		if errors.Is(err, io.EOF) {
+			return fault("outbox.Watch", "it ended by itself")
+		}
+		if err != nil {
+			return sdk.ErrorFromStatus(err)
+		}
+		kind, err := wire.WatchKinds.Word(res.GetKind())
+		if err != nil {
+			return fault("outbox.Watch", "%v", err)
+		}
+		if err := tell(sdk.WatchEvent{Kind: sdk.WatchKind(kind), Lane: res.GetLane(), Target: res.GetTarget()}); err != nil {
+			return err
+		}
+	}
+}
+
+func (c outboxClient) Import(ctx context.Context, req sdk.ImportRequest) ([]sdk.OpResult, error) {
+	slab := make([]outboxv1.Entry, len(req.Entries))
+	entries := make([]*outboxv1.Entry, len(req.Entries))
+	for i := range req.Entries {
+		entryToProto(&slab[i], &req.Entries[i])
+		entries[i] = &slab[i]
+	}
+	res, err := c.rpc.Import(ctx, &outboxv1.ImportRequest{Label: req.Label, Entries: entries})
+	if err != nil {
+		return nil, sdk.ErrorFromStatus(err)
+	}
+	if err := count("outbox.Import", len(res.GetResults()), len(req.Entries)); err != nil {
+		return nil, err
+	}
+	return opResultsFromProto("outbox.Import", res.GetResults())
 }

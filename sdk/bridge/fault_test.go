@@ -104,7 +104,7 @@ func TestNonsenseFromAPluginIsAFaultThatSaysWhat(t *testing.T) {
 	lookup := func() error { _, err := c.Outbox().Lookup(ctx, make([]sdk.MessageKey, 2)); return err }
 	get := func() error { _, err := c.Outbox().Get(ctx, []string{"a"}); return err }
 	list := func() error { _, err := c.Outbox().List(ctx, sdk.ListRequest{Limit: 1}); return err }
-	stats := func() error { _, err := c.Outbox().Stats(ctx); return err }
+	stats := func() error { _, err := c.Outbox().Stats(ctx, sdk.StatsRequest{}); return err }
 	push := func() error { _, err := c.PushHandler().Handle(ctx, make([]sdk.Push, 1)); return err }
 	filter := func() error { _, err := c.PeerFilter().Filter(ctx, sdk.PeerQuery{}, make([]sdk.Peer, 1)); return err }
 	call := func() error { _, err := c.Feature().Call(ctx, sdk.Call{Method: "get"}); return err }

@@ -8,6 +8,16 @@ import (
 	outboxv1 "github.com/meshhost/meshhost/sdk/proto/meshhost/plugin/outbox/v1"
 )
 
+func opResultsFromProto(call string, from []*outboxv1.OpResult) ([]sdk.OpResult, error) {
+	results := make([]sdk.OpResult, len(from))
+	for i, r := range from {
+		if err := opResultFromProto(&results[i], r); err != nil {
+			return nil, fault(call, "result %d: %v", i, err)
+		}
+	}
+	return results, nil
+}
+
 func opResultFromProto(to *sdk.OpResult, p *outboxv1.OpResult) error {
 	code, err := wire.OpCodes.Word(p.GetCode())
 	if err != nil {

@@ -56,6 +56,7 @@ var words = map[reflect.Type]string{
 	reflect.TypeFor[sdk.EntryState](): string(sdk.StateWaiting),
 	reflect.TypeFor[sdk.OpKind]():     string(sdk.OpRequeue),
 	reflect.TypeFor[sdk.OpCode]():     string(sdk.OpExists),
+	reflect.TypeFor[sdk.WatchKind]():  string(sdk.WatchChanged),
 	reflect.TypeFor[sdk.PushKind]():   string(sdk.PushWebhook),
 	reflect.TypeFor[sdk.Decision]():   string(sdk.Retry),
 	reflect.TypeFor[sdk.Kind]():       string(sdk.KindPeerFilter),

@@ -21,6 +21,9 @@ type echo struct {
 	ids     []string
 	list    sdk.ListRequest
 	prune   sdk.PruneRequest
+	stats   sdk.StatsRequest
+	scan    sdk.ScanRequest
+	brought sdk.ImportRequest
 	pushes  []sdk.Push
 	query   sdk.PeerQuery
 	rows    []sdk.Peer
@@ -64,7 +67,35 @@ func (e *echo) List(_ context.Context, req sdk.ListRequest) (sdk.ListPage, error
 	return full[sdk.ListPage](), nil
 }
 
-func (e *echo) Stats(context.Context) (sdk.OutboxStats, error) { return full[sdk.OutboxStats](), nil }
+func (e *echo) Stats(_ context.Context, req sdk.StatsRequest) (sdk.OutboxStats, error) {
+	e.stats = req
+	return full[sdk.OutboxStats](), nil
+}
+
+func (e *echo) Scan(_ context.Context, req sdk.ScanRequest, page func(sdk.ScanPage) error) error {
+	e.scan = req
+	for range 2 {
+		if err := page(full[sdk.ScanPage]()); err != nil {
+			return err
+		}
+	}
+	return sdk.Errorf(sdk.CodeFull, "reason", "the end")
+}
+
+func (e *echo) Watch(ctx context.Context, tell func(sdk.WatchEvent) error) error {
+	for _, ev := range []sdk.WatchEvent{{Kind: sdk.WatchGap}, full[sdk.WatchEvent]()} {
+		if err := tell(ev); err != nil {
+			return err
+		}
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (e *echo) Import(_ context.Context, req sdk.ImportRequest) ([]sdk.OpResult, error) {
+	e.brought = req
+	return []sdk.OpResult{full[sdk.OpResult]()}, nil
+}
 
 func (e *echo) Prune(_ context.Context, req sdk.PruneRequest) (int, error) {
 	e.prune = req
@@ -162,14 +193,69 @@ func TestNothingIsLostBetweenHostAndOutbox(t *testing.T) {
 	same(t, "list", e.list, full[sdk.ListRequest]())
 	same(t, "page", page, full[sdk.ListPage]())
 
-	stats, err := box.Stats(ctx)
+	stats, err := box.Stats(ctx, full[sdk.StatsRequest]())
 	noError(t, err)
+	same(t, "stats request", e.stats, full[sdk.StatsRequest]())
 	same(t, "stats", stats, full[sdk.OutboxStats]())
 
 	n, err := box.Prune(ctx, full[sdk.PruneRequest]())
 	noError(t, err)
 	same(t, "prune", e.prune, full[sdk.PruneRequest]())
 	same(t, "pruned", n, 7)
+
+	brought, err := box.Import(ctx, full[sdk.ImportRequest]())
+	noError(t, err)
+	same(t, "import", e.brought, full[sdk.ImportRequest]())
+	same(t, "imported", brought, []sdk.OpResult{full[sdk.OpResult]()})
+}
+
+func TestNothingIsLostOfTheStreamsOfAnOutbox(t *testing.T) {
+	e := &echo{}
+	box := plugintest.Start(t, e.plugin()).MustConfigure(`{"list":[{"a":"b"}]}`).Outbox()
+	enough := errors.New("enough")
+
+	var pages []sdk.ScanPage
+	err := box.Scan(t.Context(), full[sdk.ScanRequest](), func(p sdk.ScanPage) error {
+		pages = append(pages, p)
+		return nil
+	})
+	same(t, "scan", e.scan, full[sdk.ScanRequest]())
+	same(t, "pages", pages, []sdk.ScanPage{full[sdk.ScanPage](), full[sdk.ScanPage]()})
+	if !errors.Is(err, sdk.ErrFull) {
+		t.Errorf("the error after the last page: %v", err)
+	}
+	if err := box.Scan(t.Context(), sdk.ScanRequest{}, func(sdk.ScanPage) error { return enough }); !errors.Is(err, enough) {
+		t.Errorf("a scan that the caller ends: %v", err)
+	}
+
+	var events []sdk.WatchEvent
+	err = box.Watch(t.Context(), func(ev sdk.WatchEvent) error {
+		if events = append(events, ev); len(events) == 2 {
+			return enough
+		}
+		return nil
+	})
+	same(t, "events", events, []sdk.WatchEvent{{Kind: sdk.WatchGap}, full[sdk.WatchEvent]()})
+	if !errors.Is(err, enough) {
+		t.Errorf("a watch that the caller ends: %v", err)
+	}
+}
+
+// A stream would hold up Drain and Configure for ever.
+func TestAStreamEndsWhenThePluginIsConfiguredAnew(t *testing.T) {
+	p := plugintest.Start(t, (&echo{}).plugin()).MustConfigure(`{"list":[{"a":"b"}]}`)
+	began, ended := make(chan struct{}, 2), make(chan error, 1)
+	go func() {
+		ended <- p.Outbox().Watch(t.Context(), func(sdk.WatchEvent) error {
+			began <- struct{}{}
+			return nil
+		})
+	}()
+	<-began
+	p.MustConfigure(`{"list":[{"a":"c"}]}`)
+	if err := <-ended; !errors.Is(err, sdk.ErrUnavailable) {
+		t.Errorf("the watch ended with %v", err)
+	}
 }
 
 func TestNothingIsLostBetweenHostAndTheOtherKinds(t *testing.T) {

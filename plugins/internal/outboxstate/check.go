@@ -31,7 +31,19 @@ func checkOp(op *sdk.Op) error {
 			return fmt.Errorf("lane and target must be set")
 		}
 		return nil
-	case sdk.OpAccepted, sdk.OpDelivered, sdk.OpDefer, sdk.OpWait, sdk.OpDie, sdk.OpExpire, sdk.OpCancel, sdk.OpRequeue:
+	case sdk.OpSeal:
+		if op.Error == "" {
+			return fmt.Errorf("error must say where the rows are")
+		}
+		return nil
+	case sdk.OpUnseal:
+		return nil
+	case sdk.OpReroute:
+		if e := op.Entry; op.ID == "" || op.Lane == "" || e == nil || e.Lane == "" || len(e.Lane) > maxKey || len(e.Nonce) > maxKey || len(e.Body) == 0 {
+			return fmt.Errorf("id, lane and an entry with lane and body must be set, lane and nonce of at most %d bytes", maxKey)
+		}
+		return nil
+	case sdk.OpAccepted, sdk.OpDelivered, sdk.OpDefer, sdk.OpWait, sdk.OpDie, sdk.OpExpire, sdk.OpCancel, sdk.OpRequeue, sdk.OpResend:
 		if op.ID == "" {
 			return fmt.Errorf("id must be set")
 		}

@@ -53,6 +53,10 @@ func Decide(row *Row, op *sdk.Op, now time.Time) (sdk.OpResult, Effect) {
 		return finish(row, sdk.StateExpired, row.LastError, true)
 	case sdk.OpCancel:
 		return cancel(row)
+	case sdk.OpResend:
+		return resend(row, now)
+	case sdk.OpReroute:
+		return reroute(row, op, now)
 	default: // requeue: CheckOps lets nothing else through
 		return requeue(row, op, now)
 	}
@@ -151,6 +155,31 @@ func requeue(row *Row, op *sdk.Op, now time.Time) (sdk.OpResult, Effect) {
 		NotAfter: Millis(op.NotAfter),
 		Size:     row.Size,
 	}
+	return result(sdk.OpApplied, row), Effect{Changed: true, NewSeq: true}
+}
+
+func resend(row *Row, now time.Time) (sdk.OpResult, Effect) {
+	switch {
+	case row.State.Live():
+		return result(sdk.OpAlready, row), Effect{}
+	case row.State != sdk.StateAccepted:
+		return conflict(row, "only an accepted message can be sent once more; this one is "+string(row.State))
+	case row.Size == 0:
+		return conflict(row, "the body of the message is gone")
+	}
+	row.State, row.DueAt = sdk.StatePending, Millis(now)
+	row.BrokerMessageID, row.AcceptedAt = "", 0
+	return result(sdk.OpApplied, row), Effect{Changed: true, NewSeq: true}
+}
+
+// reroute gives a row that another lane has the body of op. The caller has
+// answered OpAlready for a row that is in the lane of op.Entry, and stores the
+// lane and the nonce.
+func reroute(row *Row, op *sdk.Op, now time.Time) (sdk.OpResult, Effect) {
+	if !row.State.Live() {
+		return conflict(row, "the message has left its queue: it is "+string(row.State))
+	}
+	row.State, row.DueAt, row.Size = sdk.StatePending, Millis(now), int64(len(op.Entry.Body))
 	return result(sdk.OpApplied, row), Effect{Changed: true, NewSeq: true}
 }
 

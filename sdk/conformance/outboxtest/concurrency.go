@@ -112,7 +112,7 @@ func manyCallers(b *bench) {
 			if err != nil || res[0].Code != sdk.OpApplied && res[0].Code != sdk.OpAlready {
 				return fmt.Errorf("accepted %s: %+v %w", id, res, err)
 			}
-			if _, err := b.store.Stats(context.Background()); err != nil {
+			if _, err := b.store.Stats(context.Background(), sdk.StatsRequest{}); err != nil {
 				return err
 			}
 		}

@@ -291,7 +291,7 @@ func (b *bench) row(id string) *sdk.Entry {
 
 func (b *bench) stats() sdk.OutboxStats {
 	b.Helper()
-	s, err := b.store.Stats(context.Background())
+	s, err := b.store.Stats(context.Background(), sdk.StatsRequest{})
 	if err != nil {
 		b.Fatalf("stats: %v", err)
 	}

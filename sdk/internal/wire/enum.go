@@ -48,8 +48,9 @@ var (
 	TypeNames   = Enum[lifecyclev1.TypeName]{"", "string", "number", "bool", "list", "map", "object", "duration", "bytes", "path", "secret", "expr"}
 	Severities  = Enum[lifecyclev1.Severity]{"", "error", "warning"}
 	EntryStates = Enum[outboxv1.EntryState]{"", "pending", "waiting", "accepted", "delivered", "dead", "expired", "cancelled"}
-	OpKinds     = Enum[outboxv1.OpKind]{"", "append", "accepted", "delivered", "defer", "wait", "wake", "die", "expire", "cancel", "requeue"}
-	OpCodes     = Enum[outboxv1.OpCode]{"", "stored", "exists", "applied", "already", "conflict", "fenced", "not_found", "full", "too_large"}
+	OpKinds     = Enum[outboxv1.OpKind]{"", "append", "accepted", "delivered", "defer", "wait", "wake", "die", "expire", "cancel", "requeue", "resend", "reroute", "seal", "unseal"}
+	OpCodes     = Enum[outboxv1.OpCode]{"", "stored", "exists", "applied", "already", "conflict", "fenced", "not_found", "full", "too_large", "sealed"}
+	WatchKinds  = Enum[outboxv1.WatchKind]{"", "gap", "grew", "changed", "released"}
 	PushKinds   = Enum[pushv1.PushKind]{"", "direct", "broadcast", "system", "webhook"}
 	Decisions   = Enum[pushv1.Decision]{"", "ack", "retry", "drop"}
 )

@@ -30,6 +30,7 @@ var codeOf = map[string]codes.Code{
 	"unavailable": codes.Unavailable,
 	"permission":  codes.PermissionDenied,
 	"fenced":      codes.Aborted,
+	"sealed":      codes.FailedPrecondition,
 	"timeout":     codes.DeadlineExceeded,
 	"full":        codes.ResourceExhausted,
 	"internal":    codes.Internal,
@@ -98,8 +99,10 @@ func wordOf(c codes.Code) string {
 		return "invalid"
 	case codes.NotFound:
 		return "not_found"
-	case codes.AlreadyExists, codes.FailedPrecondition:
+	case codes.AlreadyExists:
 		return "conflict"
+	case codes.FailedPrecondition:
+		return "sealed"
 	case codes.Unavailable:
 		return "unavailable"
 	case codes.PermissionDenied, codes.Unauthenticated:

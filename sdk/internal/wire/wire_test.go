@@ -78,7 +78,7 @@ func TestAFailureSurvivesItsStatus(t *testing.T) {
 func TestAForeignStatusIsReadByItsCode(t *testing.T) {
 	for code, word := range map[codes.Code]string{
 		codes.InvalidArgument: "invalid", codes.OutOfRange: "invalid", codes.NotFound: "not_found", codes.AlreadyExists: "conflict",
-		codes.FailedPrecondition: "conflict", codes.Unavailable: "unavailable", codes.PermissionDenied: "permission",
+		codes.FailedPrecondition: "sealed", codes.Unavailable: "unavailable", codes.PermissionDenied: "permission",
 		codes.Unauthenticated: "permission", codes.Aborted: "fenced", codes.DeadlineExceeded: "timeout", codes.Canceled: "timeout",
 		codes.ResourceExhausted: "full", codes.Unknown: "internal", codes.Unimplemented: "internal", codes.DataLoss: "internal",
 	} {

@@ -8,10 +8,10 @@
 // Errors: a call that failed as a whole answers with a gRPC status. Its details
 // may carry one google.rpc.ErrorInfo of domain "meshhost" with the reason (a
 // short word) and metadata "code" (invalid, not_found, conflict, unavailable,
-// permission, fenced, timeout, full, internal) and "next" (what a person can
-// do), and one google.rpc.RetryInfo. Without ErrorInfo the gRPC code
-// counts: INVALID_ARGUMENT invalid, NOT_FOUND not_found, ALREADY_EXISTS and
-// FAILED_PRECONDITION conflict, UNAVAILABLE unavailable, PERMISSION_DENIED
+// permission, fenced, sealed, timeout, full, internal) and "next" (what a person
+// can do), and one google.rpc.RetryInfo. Without ErrorInfo the gRPC code
+// counts: INVALID_ARGUMENT invalid, NOT_FOUND not_found, ALREADY_EXISTS conflict,
+// FAILED_PRECONDITION sealed, UNAVAILABLE unavailable, PERMISSION_DENIED
 // permission, ABORTED fenced, DEADLINE_EXCEEDED timeout, RESOURCE_EXHAUSTED
 // full, all others internal. What befell one item of a batch is in its result,
 // never in the status.

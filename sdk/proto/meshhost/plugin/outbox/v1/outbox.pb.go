@@ -103,8 +103,8 @@ func (EntryState) EnumDescriptor() ([]byte, []int) {
 }
 
 // OpKind is what an op does. Append adds a row. Facts (accepted, delivered) are
-// taken from any epoch. Schedule (defer, wait, wake, die, expire) needs the
-// lane's current epoch. Cancel and requeue are not fenced.
+// taken from any epoch. Schedule (defer, wait, wake, die, expire, resend,
+// reroute) needs the lane's current epoch. The rest is not fenced.
 type OpKind int32
 
 const (
@@ -133,6 +133,19 @@ const (
 	// Dead, expired or cancelled to pending: same row, attempts 0, a new seq,
 	// not_after as given. Conflict if the body is gone.
 	OpKind_OP_KIND_REQUEUE OpKind = 10
+	// Accepted to pending, due at once, with a new seq and without
+	// broker_message_id and accepted_at: the mesh has lost the message. Conflict if
+	// the body is gone.
+	OpKind_OP_KIND_RESEND OpKind = 11
+	// Live to pending, due at once, in the lane of entry, with its nonce and body
+	// and a new seq there. Already if the row is in that lane.
+	OpKind_OP_KIND_REROUTE OpKind = 12
+	// Closes the store for good; error says why and where its rows are. From then
+	// on all ops but facts, seal and unseal answer sealed, and Acquire, Fetch and
+	// Import fail with FAILED_PRECONDITION. It has no id.
+	OpKind_OP_KIND_SEAL OpKind = 13
+	// Opens a sealed store again. It has no id.
+	OpKind_OP_KIND_UNSEAL OpKind = 14
 )
 
 // Enum value maps for OpKind.
@@ -149,6 +162,10 @@ var (
 		8:  "OP_KIND_EXPIRE",
 		9:  "OP_KIND_CANCEL",
 		10: "OP_KIND_REQUEUE",
+		11: "OP_KIND_RESEND",
+		12: "OP_KIND_REROUTE",
+		13: "OP_KIND_SEAL",
+		14: "OP_KIND_UNSEAL",
 	}
 	OpKind_value = map[string]int32{
 		"OP_KIND_UNSPECIFIED": 0,
@@ -162,6 +179,10 @@ var (
 		"OP_KIND_EXPIRE":      8,
 		"OP_KIND_CANCEL":      9,
 		"OP_KIND_REQUEUE":     10,
+		"OP_KIND_RESEND":      11,
+		"OP_KIND_REROUTE":     12,
+		"OP_KIND_SEAL":        13,
+		"OP_KIND_UNSEAL":      14,
 	}
 )
 
@@ -216,21 +237,24 @@ const (
 	OpCode_OP_CODE_FULL OpCode = 8
 	// This entry exceeds a limit; nothing was stored.
 	OpCode_OP_CODE_TOO_LARGE OpCode = 9
+	// The store is closed for good; nothing was changed.
+	OpCode_OP_CODE_SEALED OpCode = 10
 )
 
 // Enum value maps for OpCode.
 var (
 	OpCode_name = map[int32]string{
-		0: "OP_CODE_UNSPECIFIED",
-		1: "OP_CODE_STORED",
-		2: "OP_CODE_EXISTS",
-		3: "OP_CODE_APPLIED",
-		4: "OP_CODE_ALREADY",
-		5: "OP_CODE_CONFLICT",
-		6: "OP_CODE_FENCED",
-		7: "OP_CODE_NOT_FOUND",
-		8: "OP_CODE_FULL",
-		9: "OP_CODE_TOO_LARGE",
+		0:  "OP_CODE_UNSPECIFIED",
+		1:  "OP_CODE_STORED",
+		2:  "OP_CODE_EXISTS",
+		3:  "OP_CODE_APPLIED",
+		4:  "OP_CODE_ALREADY",
+		5:  "OP_CODE_CONFLICT",
+		6:  "OP_CODE_FENCED",
+		7:  "OP_CODE_NOT_FOUND",
+		8:  "OP_CODE_FULL",
+		9:  "OP_CODE_TOO_LARGE",
+		10: "OP_CODE_SEALED",
 	}
 	OpCode_value = map[string]int32{
 		"OP_CODE_UNSPECIFIED": 0,
@@ -243,6 +267,7 @@ var (
 		"OP_CODE_NOT_FOUND":   7,
 		"OP_CODE_FULL":        8,
 		"OP_CODE_TOO_LARGE":   9,
+		"OP_CODE_SEALED":      10,
 	}
 )
 
@@ -271,6 +296,67 @@ func (x OpCode) Number() protoreflect.EnumNumber {
 // Deprecated: Use OpCode.Descriptor instead.
 func (OpCode) EnumDescriptor() ([]byte, []int) {
 	return file_meshhost_plugin_outbox_v1_outbox_proto_rawDescGZIP(), []int{2}
+}
+
+// WatchKind is what an event tells.
+type WatchKind int32
+
+const (
+	// Not a kind.
+	WatchKind_WATCH_KIND_UNSPECIFIED WatchKind = 0
+	// Anything may have changed, as the watch begins or was interrupted.
+	WatchKind_WATCH_KIND_GAP WatchKind = 1
+	// Rows came to the end of the queue (lane, target).
+	WatchKind_WATCH_KIND_GREW WatchKind = 2
+	// Rows of the queue (lane, target) changed or left it.
+	WatchKind_WATCH_KIND_CHANGED WatchKind = 3
+	// The lane is free.
+	WatchKind_WATCH_KIND_RELEASED WatchKind = 4
+)
+
+// Enum value maps for WatchKind.
+var (
+	WatchKind_name = map[int32]string{
+		0: "WATCH_KIND_UNSPECIFIED",
+		1: "WATCH_KIND_GAP",
+		2: "WATCH_KIND_GREW",
+		3: "WATCH_KIND_CHANGED",
+		4: "WATCH_KIND_RELEASED",
+	}
+	WatchKind_value = map[string]int32{
+		"WATCH_KIND_UNSPECIFIED": 0,
+		"WATCH_KIND_GAP":         1,
+		"WATCH_KIND_GREW":        2,
+		"WATCH_KIND_CHANGED":     3,
+		"WATCH_KIND_RELEASED":    4,
+	}
+)
+
+func (x WatchKind) Enum() *WatchKind {
+	p := new(WatchKind)
+	*p = x
+	return p
+}
+
+func (x WatchKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WatchKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_meshhost_plugin_outbox_v1_outbox_proto_enumTypes[3].Descriptor()
+}
+
+func (WatchKind) Type() protoreflect.EnumType {
+	return &file_meshhost_plugin_outbox_v1_outbox_proto_enumTypes[3]
+}
+
+func (x WatchKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WatchKind.Descriptor instead.
+func (WatchKind) EnumDescriptor() ([]byte, []int) {
+	return file_meshhost_plugin_outbox_v1_outbox_proto_rawDescGZIP(), []int{3}
 }
 
 // Entry is one message.
@@ -497,9 +583,9 @@ type Op struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required.
 	Kind OpKind `protobuf:"varint,1,opt,name=kind,proto3,enum=meshhost.plugin.outbox.v1.OpKind" json:"kind,omitempty"`
-	// Required for append.
+	// Required for append. Required for reroute: lane, nonce and body count.
 	Entry *Entry `protobuf:"bytes,2,opt,name=entry,proto3" json:"entry,omitempty"`
-	// Required for all but append and wake.
+	// Required for all but append, wake, seal and unseal.
 	Id string `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
 	// Required for schedule ops: the fence.
 	Lane string `protobuf:"bytes,4,opt,name=lane,proto3" json:"lane,omitempty"`
@@ -512,7 +598,7 @@ type Op struct {
 	AfterNs int64 `protobuf:"varint,7,opt,name=after_ns,json=afterNs,proto3" json:"after_ns,omitempty"`
 	// Optional, for defer.
 	Count bool `protobuf:"varint,8,opt,name=count,proto3" json:"count,omitempty"`
-	// Optional, for defer, wait and die: a sentence.
+	// Optional, for defer, wait and die; required for seal: a sentence.
 	Error string `protobuf:"bytes,9,opt,name=error,proto3" json:"error,omitempty"`
 	// Optional, for accepted.
 	BrokerMessageId string `protobuf:"bytes,10,opt,name=broker_message_id,json=brokerMessageId,proto3" json:"broker_message_id,omitempty"`
@@ -652,7 +738,7 @@ type OpResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required.
 	Code OpCode `protobuf:"varint,1,opt,name=code,proto3,enum=meshhost.plugin.outbox.v1.OpCode" json:"code,omitempty"`
-	// Required with stored, exists and an applied requeue.
+	// Required with stored, exists and an applied requeue, resend, reroute or import.
 	Seq int64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
 	// Required with exists: the id of the row that is there.
 	Id string `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
@@ -662,7 +748,7 @@ type OpResult struct {
 	SameFingerprint bool `protobuf:"varint,5,opt,name=same_fingerprint,json=sameFingerprint,proto3" json:"same_fingerprint,omitempty"`
 	// Optional, with exists.
 	BrokerMessageId string `protobuf:"bytes,6,opt,name=broker_message_id,json=brokerMessageId,proto3" json:"broker_message_id,omitempty"`
-	// Optional, with full, too_large and conflict: a sentence.
+	// Optional, with full, too_large, conflict and sealed: a sentence.
 	Detail string `protobuf:"bytes,7,opt,name=detail,proto3" json:"detail,omitempty"`
 	// Required with stored: the seq of the live row before this one in its queue;
 	// 0 if this one is the head.
@@ -1758,9 +1844,11 @@ func (x *ListResponse) GetNext() string {
 	return ""
 }
 
-// StatsRequest has no fields.
+// StatsRequest chooses what is counted.
 type StatsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Optional. The live rows of one lane; empty: all that is stored.
+	Lane          string `protobuf:"bytes,1,opt,name=lane,proto3" json:"lane,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1795,17 +1883,30 @@ func (*StatsRequest) Descriptor() ([]byte, []int) {
 	return file_meshhost_plugin_outbox_v1_outbox_proto_rawDescGZIP(), []int{20}
 }
 
+func (x *StatsRequest) GetLane() string {
+	if x != nil {
+		return x.Lane
+	}
+	return ""
+}
+
 // StatsResponse counts what is stored.
 type StatsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Optional. One for each state that has rows.
+	// Optional. One for each state that has rows; with a lane live ones only.
 	States []*StateCount `protobuf:"bytes,1,rep,name=states,proto3" json:"states,omitempty"`
 	// Required. The sum of the bodies' bytes.
 	Bytes int64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	// Optional. When the oldest live row was enqueued.
 	OldestLiveUnixMs int64 `protobuf:"varint,3,opt,name=oldest_live_unix_ms,json=oldestLiveUnixMs,proto3" json:"oldest_live_unix_ms,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Optional, with a lane. The latest not_after of its live rows.
+	LastNotAfterUnixMs int64 `protobuf:"varint,4,opt,name=last_not_after_unix_ms,json=lastNotAfterUnixMs,proto3" json:"last_not_after_unix_ms,omitempty"`
+	// Optional. Where the rows are, if the store is sealed.
+	Sealed string `protobuf:"bytes,5,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	// Optional. The owners whose lease of a lane has not run out, each once.
+	Holders       []string `protobuf:"bytes,6,rep,name=holders,proto3" json:"holders,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatsResponse) Reset() {
@@ -1857,6 +1958,27 @@ func (x *StatsResponse) GetOldestLiveUnixMs() int64 {
 		return x.OldestLiveUnixMs
 	}
 	return 0
+}
+
+func (x *StatsResponse) GetLastNotAfterUnixMs() int64 {
+	if x != nil {
+		return x.LastNotAfterUnixMs
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetSealed() string {
+	if x != nil {
+		return x.Sealed
+	}
+	return ""
+}
+
+func (x *StatsResponse) GetHolders() []string {
+	if x != nil {
+		return x.Holders
+	}
+	return nil
 }
 
 // StateCount counts rows of one state.
@@ -1914,14 +2036,20 @@ func (x *StateCount) GetCount() int64 {
 	return 0
 }
 
-// PruneRequest says what may go: delivered, accepted, expired, cancelled and
-// dead rows whose not_after is before the given time.
+// PruneRequest says what may go; exactly one of before_unix_ms, label and all is
+// set.
 type PruneRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required.
+	// Optional. Delivered, accepted, expired, cancelled and dead rows whose
+	// not_after is before.
 	BeforeUnixMs int64 `protobuf:"varint,1,opt,name=before_unix_ms,json=beforeUnixMs,proto3" json:"before_unix_ms,omitempty"`
 	// Required. The most to remove.
-	Limit         int32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit int32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Optional. Entries that an Import of that label brought and nothing has changed
+	// since.
+	Label string `protobuf:"bytes,3,opt,name=label,proto3" json:"label,omitempty"`
+	// Optional. Every entry of a sealed store; ALREADY_EXISTS if it is not sealed.
+	All           bool `protobuf:"varint,4,opt,name=all,proto3" json:"all,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1970,6 +2098,20 @@ func (x *PruneRequest) GetLimit() int32 {
 	return 0
 }
 
+func (x *PruneRequest) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *PruneRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
 // PruneResponse says what went.
 type PruneResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2014,6 +2156,346 @@ func (x *PruneResponse) GetPruned() int32 {
 		return x.Pruned
 	}
 	return 0
+}
+
+// ScanRequest chooses entries; what is not set chooses all.
+type ScanRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Optional. The cursor of an earlier page: go on behind it.
+	After string `protobuf:"bytes,1,opt,name=after,proto3" json:"after,omitempty"`
+	// Optional.
+	Lane string `protobuf:"bytes,2,opt,name=lane,proto3" json:"lane,omitempty"`
+	// Optional.
+	States []EntryState `protobuf:"varint,3,rep,packed,name=states,proto3,enum=meshhost.plugin.outbox.v1.EntryState" json:"states,omitempty"`
+	// Optional. Accepted rows that still have their body; needs lane, and costs what
+	// it returns.
+	Unconfirmed bool `protobuf:"varint,4,opt,name=unconfirmed,proto3" json:"unconfirmed,omitempty"`
+	// Optional. True when the bodies are wanted.
+	Bodies        bool `protobuf:"varint,5,opt,name=bodies,proto3" json:"bodies,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScanRequest) Reset() {
+	*x = ScanRequest{}
+	mi := &file_meshhost_plugin_outbox_v1_outbox_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScanRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScanRequest) ProtoMessage() {}
+
+func (x *ScanRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meshhost_plugin_outbox_v1_outbox_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScanRequest.ProtoReflect.Descriptor instead.
+func (*ScanRequest) Descriptor() ([]byte, []int) {
+	return file_meshhost_plugin_outbox_v1_outbox_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ScanRequest) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+func (x *ScanRequest) GetLane() string {
+	if x != nil {
+		return x.Lane
+	}
+	return ""
+}
+
+func (x *ScanRequest) GetStates() []EntryState {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
+func (x *ScanRequest) GetUnconfirmed() bool {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return false
+}
+
+func (x *ScanRequest) GetBodies() bool {
+	if x != nil {
+		return x.Bodies
+	}
+	return false
+}
+
+// ScanResponse is a page.
+type ScanResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. At least one, in the order of seq.
+	Entries []*Entry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	// Required. The place behind the last entry.
+	Cursor        string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScanResponse) Reset() {
+	*x = ScanResponse{}
+	mi := &file_meshhost_plugin_outbox_v1_outbox_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScanResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScanResponse) ProtoMessage() {}
+
+func (x *ScanResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_meshhost_plugin_outbox_v1_outbox_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScanResponse.ProtoReflect.Descriptor instead.
+func (*ScanResponse) Descriptor() ([]byte, []int) {
+	return file_meshhost_plugin_outbox_v1_outbox_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ScanResponse) GetEntries() []*Entry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *ScanResponse) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+// WatchRequest has no fields.
+type WatchRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRequest) Reset() {
+	*x = WatchRequest{}
+	mi := &file_meshhost_plugin_outbox_v1_outbox_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRequest) ProtoMessage() {}
+
+func (x *WatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meshhost_plugin_outbox_v1_outbox_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
+func (*WatchRequest) Descriptor() ([]byte, []int) {
+	return file_meshhost_plugin_outbox_v1_outbox_proto_rawDescGZIP(), []int{27}
+}
+
+// WatchResponse is an event.
+type WatchResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required.
+	Kind WatchKind `protobuf:"varint,1,opt,name=kind,proto3,enum=meshhost.plugin.outbox.v1.WatchKind" json:"kind,omitempty"`
+	// Required for all but gap.
+	Lane string `protobuf:"bytes,2,opt,name=lane,proto3" json:"lane,omitempty"`
+	// Required for grew and changed.
+	Target        string `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchResponse) Reset() {
+	*x = WatchResponse{}
+	mi := &file_meshhost_plugin_outbox_v1_outbox_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchResponse) ProtoMessage() {}
+
+func (x *WatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_meshhost_plugin_outbox_v1_outbox_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
+func (*WatchResponse) Descriptor() ([]byte, []int) {
+	return file_meshhost_plugin_outbox_v1_outbox_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *WatchResponse) GetKind() WatchKind {
+	if x != nil {
+		return x.Kind
+	}
+	return WatchKind_WATCH_KIND_UNSPECIFIED
+}
+
+func (x *WatchResponse) GetLane() string {
+	if x != nil {
+		return x.Lane
+	}
+	return ""
+}
+
+func (x *WatchResponse) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+// ImportRequest brings entries of another outbox.
+type ImportRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The move that they belong to.
+	Label string `protobuf:"bytes,1,opt,name=label,proto3" json:"label,omitempty"`
+	// Required. 1 to 500, in the order of seq within each lane, in any state.
+	Entries       []*Entry `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportRequest) Reset() {
+	*x = ImportRequest{}
+	mi := &file_meshhost_plugin_outbox_v1_outbox_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportRequest) ProtoMessage() {}
+
+func (x *ImportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meshhost_plugin_outbox_v1_outbox_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportRequest.ProtoReflect.Descriptor instead.
+func (*ImportRequest) Descriptor() ([]byte, []int) {
+	return file_meshhost_plugin_outbox_v1_outbox_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ImportRequest) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *ImportRequest) GetEntries() []*Entry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+// ImportResponse is what became of them.
+type ImportResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. One for each entry, in order.
+	Results       []*OpResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportResponse) Reset() {
+	*x = ImportResponse{}
+	mi := &file_meshhost_plugin_outbox_v1_outbox_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportResponse) ProtoMessage() {}
+
+func (x *ImportResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_meshhost_plugin_outbox_v1_outbox_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportResponse.ProtoReflect.Descriptor instead.
+func (*ImportResponse) Descriptor() ([]byte, []int) {
+	return file_meshhost_plugin_outbox_v1_outbox_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ImportResponse) GetResults() []*OpResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
 }
 
 var File_meshhost_plugin_outbox_v1_outbox_proto protoreflect.FileDescriptor
@@ -2130,21 +2612,46 @@ const file_meshhost_plugin_outbox_v1_outbox_proto_rawDesc = "" +
 	"\x06before\x18\x05 \x01(\tR\x06before\"^\n" +
 	"\fListResponse\x12:\n" +
 	"\aentries\x18\x01 \x03(\v2 .meshhost.plugin.outbox.v1.EntryR\aentries\x12\x12\n" +
-	"\x04next\x18\x02 \x01(\tR\x04next\"\x0e\n" +
-	"\fStatsRequest\"\x93\x01\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\"\"\n" +
+	"\fStatsRequest\x12\x12\n" +
+	"\x04lane\x18\x01 \x01(\tR\x04lane\"\xf9\x01\n" +
 	"\rStatsResponse\x12=\n" +
 	"\x06states\x18\x01 \x03(\v2%.meshhost.plugin.outbox.v1.StateCountR\x06states\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12-\n" +
-	"\x13oldest_live_unix_ms\x18\x03 \x01(\x03R\x10oldestLiveUnixMs\"_\n" +
+	"\x13oldest_live_unix_ms\x18\x03 \x01(\x03R\x10oldestLiveUnixMs\x122\n" +
+	"\x16last_not_after_unix_ms\x18\x04 \x01(\x03R\x12lastNotAfterUnixMs\x12\x16\n" +
+	"\x06sealed\x18\x05 \x01(\tR\x06sealed\x12\x18\n" +
+	"\aholders\x18\x06 \x03(\tR\aholders\"_\n" +
 	"\n" +
 	"StateCount\x12;\n" +
 	"\x05state\x18\x01 \x01(\x0e2%.meshhost.plugin.outbox.v1.EntryStateR\x05state\x12\x14\n" +
-	"\x05count\x18\x02 \x01(\x03R\x05count\"J\n" +
+	"\x05count\x18\x02 \x01(\x03R\x05count\"r\n" +
 	"\fPruneRequest\x12$\n" +
 	"\x0ebefore_unix_ms\x18\x01 \x01(\x03R\fbeforeUnixMs\x12\x14\n" +
-	"\x05limit\x18\x02 \x01(\x05R\x05limit\"'\n" +
+	"\x05limit\x18\x02 \x01(\x05R\x05limit\x12\x14\n" +
+	"\x05label\x18\x03 \x01(\tR\x05label\x12\x10\n" +
+	"\x03all\x18\x04 \x01(\bR\x03all\"'\n" +
 	"\rPruneResponse\x12\x16\n" +
-	"\x06pruned\x18\x01 \x01(\x05R\x06pruned*\xda\x01\n" +
+	"\x06pruned\x18\x01 \x01(\x05R\x06pruned\"\xb0\x01\n" +
+	"\vScanRequest\x12\x14\n" +
+	"\x05after\x18\x01 \x01(\tR\x05after\x12\x12\n" +
+	"\x04lane\x18\x02 \x01(\tR\x04lane\x12=\n" +
+	"\x06states\x18\x03 \x03(\x0e2%.meshhost.plugin.outbox.v1.EntryStateR\x06states\x12 \n" +
+	"\vunconfirmed\x18\x04 \x01(\bR\vunconfirmed\x12\x16\n" +
+	"\x06bodies\x18\x05 \x01(\bR\x06bodies\"b\n" +
+	"\fScanResponse\x12:\n" +
+	"\aentries\x18\x01 \x03(\v2 .meshhost.plugin.outbox.v1.EntryR\aentries\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\"\x0e\n" +
+	"\fWatchRequest\"u\n" +
+	"\rWatchResponse\x128\n" +
+	"\x04kind\x18\x01 \x01(\x0e2$.meshhost.plugin.outbox.v1.WatchKindR\x04kind\x12\x12\n" +
+	"\x04lane\x18\x02 \x01(\tR\x04lane\x12\x16\n" +
+	"\x06target\x18\x03 \x01(\tR\x06target\"a\n" +
+	"\rImportRequest\x12\x14\n" +
+	"\x05label\x18\x01 \x01(\tR\x05label\x12:\n" +
+	"\aentries\x18\x02 \x03(\v2 .meshhost.plugin.outbox.v1.EntryR\aentries\"O\n" +
+	"\x0eImportResponse\x12=\n" +
+	"\aresults\x18\x01 \x03(\v2#.meshhost.plugin.outbox.v1.OpResultR\aresults*\xda\x01\n" +
 	"\n" +
 	"EntryState\x12\x1b\n" +
 	"\x17ENTRY_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
@@ -2154,7 +2661,7 @@ const file_meshhost_plugin_outbox_v1_outbox_proto_rawDesc = "" +
 	"\x15ENTRY_STATE_DELIVERED\x10\x04\x12\x14\n" +
 	"\x10ENTRY_STATE_DEAD\x10\x05\x12\x17\n" +
 	"\x13ENTRY_STATE_EXPIRED\x10\x06\x12\x19\n" +
-	"\x15ENTRY_STATE_CANCELLED\x10\a*\xe7\x01\n" +
+	"\x15ENTRY_STATE_CANCELLED\x10\a*\xb6\x02\n" +
 	"\x06OpKind\x12\x17\n" +
 	"\x13OP_KIND_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eOP_KIND_APPEND\x10\x01\x12\x14\n" +
@@ -2167,7 +2674,11 @@ const file_meshhost_plugin_outbox_v1_outbox_proto_rawDesc = "" +
 	"\x0eOP_KIND_EXPIRE\x10\b\x12\x12\n" +
 	"\x0eOP_KIND_CANCEL\x10\t\x12\x13\n" +
 	"\x0fOP_KIND_REQUEUE\x10\n" +
-	"*\xdd\x01\n" +
+	"\x12\x12\n" +
+	"\x0eOP_KIND_RESEND\x10\v\x12\x13\n" +
+	"\x0fOP_KIND_REROUTE\x10\f\x12\x10\n" +
+	"\fOP_KIND_SEAL\x10\r\x12\x12\n" +
+	"\x0eOP_KIND_UNSEAL\x10\x0e*\xf1\x01\n" +
 	"\x06OpCode\x12\x17\n" +
 	"\x13OP_CODE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eOP_CODE_STORED\x10\x01\x12\x12\n" +
@@ -2178,7 +2689,15 @@ const file_meshhost_plugin_outbox_v1_outbox_proto_rawDesc = "" +
 	"\x0eOP_CODE_FENCED\x10\x06\x12\x15\n" +
 	"\x11OP_CODE_NOT_FOUND\x10\a\x12\x10\n" +
 	"\fOP_CODE_FULL\x10\b\x12\x15\n" +
-	"\x11OP_CODE_TOO_LARGE\x10\t2\xd1\x06\n" +
+	"\x11OP_CODE_TOO_LARGE\x10\t\x12\x12\n" +
+	"\x0eOP_CODE_SEALED\x10\n" +
+	"*\x81\x01\n" +
+	"\tWatchKind\x12\x1a\n" +
+	"\x16WATCH_KIND_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eWATCH_KIND_GAP\x10\x01\x12\x13\n" +
+	"\x0fWATCH_KIND_GREW\x10\x02\x12\x16\n" +
+	"\x12WATCH_KIND_CHANGED\x10\x03\x12\x17\n" +
+	"\x13WATCH_KIND_RELEASED\x10\x042\xe9\b\n" +
 	"\rOutboxService\x12Z\n" +
 	"\x05Apply\x12'.meshhost.plugin.outbox.v1.ApplyRequest\x1a(.meshhost.plugin.outbox.v1.ApplyResponse\x12`\n" +
 	"\aAcquire\x12).meshhost.plugin.outbox.v1.AcquireRequest\x1a*.meshhost.plugin.outbox.v1.AcquireResponse\x12`\n" +
@@ -2188,7 +2707,10 @@ const file_meshhost_plugin_outbox_v1_outbox_proto_rawDesc = "" +
 	"\x03Get\x12%.meshhost.plugin.outbox.v1.GetRequest\x1a&.meshhost.plugin.outbox.v1.GetResponse\x12W\n" +
 	"\x04List\x12&.meshhost.plugin.outbox.v1.ListRequest\x1a'.meshhost.plugin.outbox.v1.ListResponse\x12Z\n" +
 	"\x05Stats\x12'.meshhost.plugin.outbox.v1.StatsRequest\x1a(.meshhost.plugin.outbox.v1.StatsResponse\x12Z\n" +
-	"\x05Prune\x12'.meshhost.plugin.outbox.v1.PruneRequest\x1a(.meshhost.plugin.outbox.v1.PruneResponseBKZIgithub.com/meshhost/meshhost/sdk/proto/meshhost/plugin/outbox/v1;outboxv1b\x06proto3"
+	"\x05Prune\x12'.meshhost.plugin.outbox.v1.PruneRequest\x1a(.meshhost.plugin.outbox.v1.PruneResponse\x12Y\n" +
+	"\x04Scan\x12&.meshhost.plugin.outbox.v1.ScanRequest\x1a'.meshhost.plugin.outbox.v1.ScanResponse0\x01\x12\\\n" +
+	"\x05Watch\x12'.meshhost.plugin.outbox.v1.WatchRequest\x1a(.meshhost.plugin.outbox.v1.WatchResponse0\x01\x12]\n" +
+	"\x06Import\x12(.meshhost.plugin.outbox.v1.ImportRequest\x1a).meshhost.plugin.outbox.v1.ImportResponseBKZIgithub.com/meshhost/meshhost/sdk/proto/meshhost/plugin/outbox/v1;outboxv1b\x06proto3"
 
 var (
 	file_meshhost_plugin_outbox_v1_outbox_proto_rawDescOnce sync.Once
@@ -2202,79 +2724,97 @@ func file_meshhost_plugin_outbox_v1_outbox_proto_rawDescGZIP() []byte {
 	return file_meshhost_plugin_outbox_v1_outbox_proto_rawDescData
 }
 
-var file_meshhost_plugin_outbox_v1_outbox_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_meshhost_plugin_outbox_v1_outbox_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_meshhost_plugin_outbox_v1_outbox_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_meshhost_plugin_outbox_v1_outbox_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_meshhost_plugin_outbox_v1_outbox_proto_goTypes = []any{
 	(EntryState)(0),         // 0: meshhost.plugin.outbox.v1.EntryState
 	(OpKind)(0),             // 1: meshhost.plugin.outbox.v1.OpKind
 	(OpCode)(0),             // 2: meshhost.plugin.outbox.v1.OpCode
-	(*Entry)(nil),           // 3: meshhost.plugin.outbox.v1.Entry
-	(*Op)(nil),              // 4: meshhost.plugin.outbox.v1.Op
-	(*OpResult)(nil),        // 5: meshhost.plugin.outbox.v1.OpResult
-	(*ApplyRequest)(nil),    // 6: meshhost.plugin.outbox.v1.ApplyRequest
-	(*ApplyResponse)(nil),   // 7: meshhost.plugin.outbox.v1.ApplyResponse
-	(*AcquireRequest)(nil),  // 8: meshhost.plugin.outbox.v1.AcquireRequest
-	(*AcquireResponse)(nil), // 9: meshhost.plugin.outbox.v1.AcquireResponse
-	(*ReleaseRequest)(nil),  // 10: meshhost.plugin.outbox.v1.ReleaseRequest
-	(*ReleaseResponse)(nil), // 11: meshhost.plugin.outbox.v1.ReleaseResponse
-	(*FetchRequest)(nil),    // 12: meshhost.plugin.outbox.v1.FetchRequest
-	(*FetchResponse)(nil),   // 13: meshhost.plugin.outbox.v1.FetchResponse
-	(*Queue)(nil),           // 14: meshhost.plugin.outbox.v1.Queue
-	(*MessageKey)(nil),      // 15: meshhost.plugin.outbox.v1.MessageKey
-	(*LookupRequest)(nil),   // 16: meshhost.plugin.outbox.v1.LookupRequest
-	(*LookupResponse)(nil),  // 17: meshhost.plugin.outbox.v1.LookupResponse
-	(*MaybeEntry)(nil),      // 18: meshhost.plugin.outbox.v1.MaybeEntry
-	(*GetRequest)(nil),      // 19: meshhost.plugin.outbox.v1.GetRequest
-	(*GetResponse)(nil),     // 20: meshhost.plugin.outbox.v1.GetResponse
-	(*ListRequest)(nil),     // 21: meshhost.plugin.outbox.v1.ListRequest
-	(*ListResponse)(nil),    // 22: meshhost.plugin.outbox.v1.ListResponse
-	(*StatsRequest)(nil),    // 23: meshhost.plugin.outbox.v1.StatsRequest
-	(*StatsResponse)(nil),   // 24: meshhost.plugin.outbox.v1.StatsResponse
-	(*StateCount)(nil),      // 25: meshhost.plugin.outbox.v1.StateCount
-	(*PruneRequest)(nil),    // 26: meshhost.plugin.outbox.v1.PruneRequest
-	(*PruneResponse)(nil),   // 27: meshhost.plugin.outbox.v1.PruneResponse
+	(WatchKind)(0),          // 3: meshhost.plugin.outbox.v1.WatchKind
+	(*Entry)(nil),           // 4: meshhost.plugin.outbox.v1.Entry
+	(*Op)(nil),              // 5: meshhost.plugin.outbox.v1.Op
+	(*OpResult)(nil),        // 6: meshhost.plugin.outbox.v1.OpResult
+	(*ApplyRequest)(nil),    // 7: meshhost.plugin.outbox.v1.ApplyRequest
+	(*ApplyResponse)(nil),   // 8: meshhost.plugin.outbox.v1.ApplyResponse
+	(*AcquireRequest)(nil),  // 9: meshhost.plugin.outbox.v1.AcquireRequest
+	(*AcquireResponse)(nil), // 10: meshhost.plugin.outbox.v1.AcquireResponse
+	(*ReleaseRequest)(nil),  // 11: meshhost.plugin.outbox.v1.ReleaseRequest
+	(*ReleaseResponse)(nil), // 12: meshhost.plugin.outbox.v1.ReleaseResponse
+	(*FetchRequest)(nil),    // 13: meshhost.plugin.outbox.v1.FetchRequest
+	(*FetchResponse)(nil),   // 14: meshhost.plugin.outbox.v1.FetchResponse
+	(*Queue)(nil),           // 15: meshhost.plugin.outbox.v1.Queue
+	(*MessageKey)(nil),      // 16: meshhost.plugin.outbox.v1.MessageKey
+	(*LookupRequest)(nil),   // 17: meshhost.plugin.outbox.v1.LookupRequest
+	(*LookupResponse)(nil),  // 18: meshhost.plugin.outbox.v1.LookupResponse
+	(*MaybeEntry)(nil),      // 19: meshhost.plugin.outbox.v1.MaybeEntry
+	(*GetRequest)(nil),      // 20: meshhost.plugin.outbox.v1.GetRequest
+	(*GetResponse)(nil),     // 21: meshhost.plugin.outbox.v1.GetResponse
+	(*ListRequest)(nil),     // 22: meshhost.plugin.outbox.v1.ListRequest
+	(*ListResponse)(nil),    // 23: meshhost.plugin.outbox.v1.ListResponse
+	(*StatsRequest)(nil),    // 24: meshhost.plugin.outbox.v1.StatsRequest
+	(*StatsResponse)(nil),   // 25: meshhost.plugin.outbox.v1.StatsResponse
+	(*StateCount)(nil),      // 26: meshhost.plugin.outbox.v1.StateCount
+	(*PruneRequest)(nil),    // 27: meshhost.plugin.outbox.v1.PruneRequest
+	(*PruneResponse)(nil),   // 28: meshhost.plugin.outbox.v1.PruneResponse
+	(*ScanRequest)(nil),     // 29: meshhost.plugin.outbox.v1.ScanRequest
+	(*ScanResponse)(nil),    // 30: meshhost.plugin.outbox.v1.ScanResponse
+	(*WatchRequest)(nil),    // 31: meshhost.plugin.outbox.v1.WatchRequest
+	(*WatchResponse)(nil),   // 32: meshhost.plugin.outbox.v1.WatchResponse
+	(*ImportRequest)(nil),   // 33: meshhost.plugin.outbox.v1.ImportRequest
+	(*ImportResponse)(nil),  // 34: meshhost.plugin.outbox.v1.ImportResponse
 }
 var file_meshhost_plugin_outbox_v1_outbox_proto_depIdxs = []int32{
 	0,  // 0: meshhost.plugin.outbox.v1.Entry.state:type_name -> meshhost.plugin.outbox.v1.EntryState
 	1,  // 1: meshhost.plugin.outbox.v1.Op.kind:type_name -> meshhost.plugin.outbox.v1.OpKind
-	3,  // 2: meshhost.plugin.outbox.v1.Op.entry:type_name -> meshhost.plugin.outbox.v1.Entry
+	4,  // 2: meshhost.plugin.outbox.v1.Op.entry:type_name -> meshhost.plugin.outbox.v1.Entry
 	2,  // 3: meshhost.plugin.outbox.v1.OpResult.code:type_name -> meshhost.plugin.outbox.v1.OpCode
 	0,  // 4: meshhost.plugin.outbox.v1.OpResult.state:type_name -> meshhost.plugin.outbox.v1.EntryState
-	4,  // 5: meshhost.plugin.outbox.v1.ApplyRequest.ops:type_name -> meshhost.plugin.outbox.v1.Op
-	5,  // 6: meshhost.plugin.outbox.v1.ApplyResponse.results:type_name -> meshhost.plugin.outbox.v1.OpResult
-	14, // 7: meshhost.plugin.outbox.v1.FetchResponse.queues:type_name -> meshhost.plugin.outbox.v1.Queue
-	3,  // 8: meshhost.plugin.outbox.v1.Queue.rows:type_name -> meshhost.plugin.outbox.v1.Entry
-	15, // 9: meshhost.plugin.outbox.v1.LookupRequest.keys:type_name -> meshhost.plugin.outbox.v1.MessageKey
-	18, // 10: meshhost.plugin.outbox.v1.LookupResponse.entries:type_name -> meshhost.plugin.outbox.v1.MaybeEntry
-	3,  // 11: meshhost.plugin.outbox.v1.MaybeEntry.entry:type_name -> meshhost.plugin.outbox.v1.Entry
-	18, // 12: meshhost.plugin.outbox.v1.GetResponse.entries:type_name -> meshhost.plugin.outbox.v1.MaybeEntry
+	5,  // 5: meshhost.plugin.outbox.v1.ApplyRequest.ops:type_name -> meshhost.plugin.outbox.v1.Op
+	6,  // 6: meshhost.plugin.outbox.v1.ApplyResponse.results:type_name -> meshhost.plugin.outbox.v1.OpResult
+	15, // 7: meshhost.plugin.outbox.v1.FetchResponse.queues:type_name -> meshhost.plugin.outbox.v1.Queue
+	4,  // 8: meshhost.plugin.outbox.v1.Queue.rows:type_name -> meshhost.plugin.outbox.v1.Entry
+	16, // 9: meshhost.plugin.outbox.v1.LookupRequest.keys:type_name -> meshhost.plugin.outbox.v1.MessageKey
+	19, // 10: meshhost.plugin.outbox.v1.LookupResponse.entries:type_name -> meshhost.plugin.outbox.v1.MaybeEntry
+	4,  // 11: meshhost.plugin.outbox.v1.MaybeEntry.entry:type_name -> meshhost.plugin.outbox.v1.Entry
+	19, // 12: meshhost.plugin.outbox.v1.GetResponse.entries:type_name -> meshhost.plugin.outbox.v1.MaybeEntry
 	0,  // 13: meshhost.plugin.outbox.v1.ListRequest.states:type_name -> meshhost.plugin.outbox.v1.EntryState
-	3,  // 14: meshhost.plugin.outbox.v1.ListResponse.entries:type_name -> meshhost.plugin.outbox.v1.Entry
-	25, // 15: meshhost.plugin.outbox.v1.StatsResponse.states:type_name -> meshhost.plugin.outbox.v1.StateCount
+	4,  // 14: meshhost.plugin.outbox.v1.ListResponse.entries:type_name -> meshhost.plugin.outbox.v1.Entry
+	26, // 15: meshhost.plugin.outbox.v1.StatsResponse.states:type_name -> meshhost.plugin.outbox.v1.StateCount
 	0,  // 16: meshhost.plugin.outbox.v1.StateCount.state:type_name -> meshhost.plugin.outbox.v1.EntryState
-	6,  // 17: meshhost.plugin.outbox.v1.OutboxService.Apply:input_type -> meshhost.plugin.outbox.v1.ApplyRequest
-	8,  // 18: meshhost.plugin.outbox.v1.OutboxService.Acquire:input_type -> meshhost.plugin.outbox.v1.AcquireRequest
-	10, // 19: meshhost.plugin.outbox.v1.OutboxService.Release:input_type -> meshhost.plugin.outbox.v1.ReleaseRequest
-	12, // 20: meshhost.plugin.outbox.v1.OutboxService.Fetch:input_type -> meshhost.plugin.outbox.v1.FetchRequest
-	16, // 21: meshhost.plugin.outbox.v1.OutboxService.Lookup:input_type -> meshhost.plugin.outbox.v1.LookupRequest
-	19, // 22: meshhost.plugin.outbox.v1.OutboxService.Get:input_type -> meshhost.plugin.outbox.v1.GetRequest
-	21, // 23: meshhost.plugin.outbox.v1.OutboxService.List:input_type -> meshhost.plugin.outbox.v1.ListRequest
-	23, // 24: meshhost.plugin.outbox.v1.OutboxService.Stats:input_type -> meshhost.plugin.outbox.v1.StatsRequest
-	26, // 25: meshhost.plugin.outbox.v1.OutboxService.Prune:input_type -> meshhost.plugin.outbox.v1.PruneRequest
-	7,  // 26: meshhost.plugin.outbox.v1.OutboxService.Apply:output_type -> meshhost.plugin.outbox.v1.ApplyResponse
-	9,  // 27: meshhost.plugin.outbox.v1.OutboxService.Acquire:output_type -> meshhost.plugin.outbox.v1.AcquireResponse
-	11, // 28: meshhost.plugin.outbox.v1.OutboxService.Release:output_type -> meshhost.plugin.outbox.v1.ReleaseResponse
-	13, // 29: meshhost.plugin.outbox.v1.OutboxService.Fetch:output_type -> meshhost.plugin.outbox.v1.FetchResponse
-	17, // 30: meshhost.plugin.outbox.v1.OutboxService.Lookup:output_type -> meshhost.plugin.outbox.v1.LookupResponse
-	20, // 31: meshhost.plugin.outbox.v1.OutboxService.Get:output_type -> meshhost.plugin.outbox.v1.GetResponse
-	22, // 32: meshhost.plugin.outbox.v1.OutboxService.List:output_type -> meshhost.plugin.outbox.v1.ListResponse
-	24, // 33: meshhost.plugin.outbox.v1.OutboxService.Stats:output_type -> meshhost.plugin.outbox.v1.StatsResponse
-	27, // 34: meshhost.plugin.outbox.v1.OutboxService.Prune:output_type -> meshhost.plugin.outbox.v1.PruneResponse
-	26, // [26:35] is the sub-list for method output_type
-	17, // [17:26] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	0,  // 17: meshhost.plugin.outbox.v1.ScanRequest.states:type_name -> meshhost.plugin.outbox.v1.EntryState
+	4,  // 18: meshhost.plugin.outbox.v1.ScanResponse.entries:type_name -> meshhost.plugin.outbox.v1.Entry
+	3,  // 19: meshhost.plugin.outbox.v1.WatchResponse.kind:type_name -> meshhost.plugin.outbox.v1.WatchKind
+	4,  // 20: meshhost.plugin.outbox.v1.ImportRequest.entries:type_name -> meshhost.plugin.outbox.v1.Entry
+	6,  // 21: meshhost.plugin.outbox.v1.ImportResponse.results:type_name -> meshhost.plugin.outbox.v1.OpResult
+	7,  // 22: meshhost.plugin.outbox.v1.OutboxService.Apply:input_type -> meshhost.plugin.outbox.v1.ApplyRequest
+	9,  // 23: meshhost.plugin.outbox.v1.OutboxService.Acquire:input_type -> meshhost.plugin.outbox.v1.AcquireRequest
+	11, // 24: meshhost.plugin.outbox.v1.OutboxService.Release:input_type -> meshhost.plugin.outbox.v1.ReleaseRequest
+	13, // 25: meshhost.plugin.outbox.v1.OutboxService.Fetch:input_type -> meshhost.plugin.outbox.v1.FetchRequest
+	17, // 26: meshhost.plugin.outbox.v1.OutboxService.Lookup:input_type -> meshhost.plugin.outbox.v1.LookupRequest
+	20, // 27: meshhost.plugin.outbox.v1.OutboxService.Get:input_type -> meshhost.plugin.outbox.v1.GetRequest
+	22, // 28: meshhost.plugin.outbox.v1.OutboxService.List:input_type -> meshhost.plugin.outbox.v1.ListRequest
+	24, // 29: meshhost.plugin.outbox.v1.OutboxService.Stats:input_type -> meshhost.plugin.outbox.v1.StatsRequest
+	27, // 30: meshhost.plugin.outbox.v1.OutboxService.Prune:input_type -> meshhost.plugin.outbox.v1.PruneRequest
+	29, // 31: meshhost.plugin.outbox.v1.OutboxService.Scan:input_type -> meshhost.plugin.outbox.v1.ScanRequest
+	31, // 32: meshhost.plugin.outbox.v1.OutboxService.Watch:input_type -> meshhost.plugin.outbox.v1.WatchRequest
+	33, // 33: meshhost.plugin.outbox.v1.OutboxService.Import:input_type -> meshhost.plugin.outbox.v1.ImportRequest
+	8,  // 34: meshhost.plugin.outbox.v1.OutboxService.Apply:output_type -> meshhost.plugin.outbox.v1.ApplyResponse
+	10, // 35: meshhost.plugin.outbox.v1.OutboxService.Acquire:output_type -> meshhost.plugin.outbox.v1.AcquireResponse
+	12, // 36: meshhost.plugin.outbox.v1.OutboxService.Release:output_type -> meshhost.plugin.outbox.v1.ReleaseResponse
+	14, // 37: meshhost.plugin.outbox.v1.OutboxService.Fetch:output_type -> meshhost.plugin.outbox.v1.FetchResponse
+	18, // 38: meshhost.plugin.outbox.v1.OutboxService.Lookup:output_type -> meshhost.plugin.outbox.v1.LookupResponse
+	21, // 39: meshhost.plugin.outbox.v1.OutboxService.Get:output_type -> meshhost.plugin.outbox.v1.GetResponse
+	23, // 40: meshhost.plugin.outbox.v1.OutboxService.List:output_type -> meshhost.plugin.outbox.v1.ListResponse
+	25, // 41: meshhost.plugin.outbox.v1.OutboxService.Stats:output_type -> meshhost.plugin.outbox.v1.StatsResponse
+	28, // 42: meshhost.plugin.outbox.v1.OutboxService.Prune:output_type -> meshhost.plugin.outbox.v1.PruneResponse
+	30, // 43: meshhost.plugin.outbox.v1.OutboxService.Scan:output_type -> meshhost.plugin.outbox.v1.ScanResponse
+	32, // 44: meshhost.plugin.outbox.v1.OutboxService.Watch:output_type -> meshhost.plugin.outbox.v1.WatchResponse
+	34, // 45: meshhost.plugin.outbox.v1.OutboxService.Import:output_type -> meshhost.plugin.outbox.v1.ImportResponse
+	34, // [34:46] is the sub-list for method output_type
+	22, // [22:34] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_meshhost_plugin_outbox_v1_outbox_proto_init() }
@@ -2287,8 +2827,8 @@ func file_meshhost_plugin_outbox_v1_outbox_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meshhost_plugin_outbox_v1_outbox_proto_rawDesc), len(file_meshhost_plugin_outbox_v1_outbox_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   25,
+			NumEnums:      4,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

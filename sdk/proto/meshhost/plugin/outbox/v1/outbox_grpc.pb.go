@@ -36,6 +36,9 @@ const (
 	OutboxService_List_FullMethodName    = "/meshhost.plugin.outbox.v1.OutboxService/List"
 	OutboxService_Stats_FullMethodName   = "/meshhost.plugin.outbox.v1.OutboxService/Stats"
 	OutboxService_Prune_FullMethodName   = "/meshhost.plugin.outbox.v1.OutboxService/Prune"
+	OutboxService_Scan_FullMethodName    = "/meshhost.plugin.outbox.v1.OutboxService/Scan"
+	OutboxService_Watch_FullMethodName   = "/meshhost.plugin.outbox.v1.OutboxService/Watch"
+	OutboxService_Import_FullMethodName  = "/meshhost.plugin.outbox.v1.OutboxService/Import"
 )
 
 // OutboxServiceClient is the client API for OutboxService service.
@@ -66,9 +69,23 @@ type OutboxServiceClient interface {
 	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListResponse, error)
 	// Stats counts entries and bytes.
 	Stats(ctx context.Context, in *StatsRequest, opts ...grpc.CallOption) (*StatsResponse, error)
-	// Prune removes finished records, and says how many went. It comes now and
-	// then.
+	// Prune removes entries that the request chooses, and says how many went. It
+	// comes now and then.
 	Prune(ctx context.Context, in *PruneRequest, opts ...grpc.CallOption) (*PruneResponse, error)
+	// Scan answers the chosen entries in the order of seq, page by page. An entry
+	// that is there all the time and keeps its seq comes once.
+	Scan(ctx context.Context, in *ScanRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ScanResponse], error)
+	// Watch tells what others than this process's callers did to the store, until
+	// the caller ends it. The first event is a gap. A backend that only one process
+	// can use keeps the stream open and has nothing more to tell.
+	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
+	// Import stores entries of another outbox as they are, in order, and answers
+	// one result for each: stored; applied for an entry that an earlier Import had
+	// brought and nothing has changed since, which is replaced; exists for any other
+	// row of that id or key, which stays; full; too_large. An entry keeps its seq
+	// where that is above every seq of its lane, else it gets a new one. Durable and
+	// repeatable like Apply. FAILED_PRECONDITION if the store is sealed.
+	Import(ctx context.Context, in *ImportRequest, opts ...grpc.CallOption) (*ImportResponse, error)
 }
 
 type outboxServiceClient struct {
@@ -169,6 +186,54 @@ func (c *outboxServiceClient) Prune(ctx context.Context, in *PruneRequest, opts 
 	return out, nil
 }
 
+func (c *outboxServiceClient) Scan(ctx context.Context, in *ScanRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ScanResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &OutboxService_ServiceDesc.Streams[0], OutboxService_Scan_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ScanRequest, ScanResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type OutboxService_ScanClient = grpc.ServerStreamingClient[ScanResponse]
+
+func (c *outboxServiceClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &OutboxService_ServiceDesc.Streams[1], OutboxService_Watch_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchRequest, WatchResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type OutboxService_WatchClient = grpc.ServerStreamingClient[WatchResponse]
+
+func (c *outboxServiceClient) Import(ctx context.Context, in *ImportRequest, opts ...grpc.CallOption) (*ImportResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ImportResponse)
+	err := c.cc.Invoke(ctx, OutboxService_Import_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // OutboxServiceServer is the server API for OutboxService service.
 // All implementations must embed UnimplementedOutboxServiceServer
 // for forward compatibility.
@@ -197,9 +262,23 @@ type OutboxServiceServer interface {
 	List(context.Context, *ListRequest) (*ListResponse, error)
 	// Stats counts entries and bytes.
 	Stats(context.Context, *StatsRequest) (*StatsResponse, error)
-	// Prune removes finished records, and says how many went. It comes now and
-	// then.
+	// Prune removes entries that the request chooses, and says how many went. It
+	// comes now and then.
 	Prune(context.Context, *PruneRequest) (*PruneResponse, error)
+	// Scan answers the chosen entries in the order of seq, page by page. An entry
+	// that is there all the time and keeps its seq comes once.
+	Scan(*ScanRequest, grpc.ServerStreamingServer[ScanResponse]) error
+	// Watch tells what others than this process's callers did to the store, until
+	// the caller ends it. The first event is a gap. A backend that only one process
+	// can use keeps the stream open and has nothing more to tell.
+	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
+	// Import stores entries of another outbox as they are, in order, and answers
+	// one result for each: stored; applied for an entry that an earlier Import had
+	// brought and nothing has changed since, which is replaced; exists for any other
+	// row of that id or key, which stays; full; too_large. An entry keeps its seq
+	// where that is above every seq of its lane, else it gets a new one. Durable and
+	// repeatable like Apply. FAILED_PRECONDITION if the store is sealed.
+	Import(context.Context, *ImportRequest) (*ImportResponse, error)
 	mustEmbedUnimplementedOutboxServiceServer()
 }
 
@@ -236,6 +315,15 @@ func (UnimplementedOutboxServiceServer) Stats(context.Context, *StatsRequest) (*
 }
 func (UnimplementedOutboxServiceServer) Prune(context.Context, *PruneRequest) (*PruneResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Prune not implemented")
+}
+func (UnimplementedOutboxServiceServer) Scan(*ScanRequest, grpc.ServerStreamingServer[ScanResponse]) error {
+	return status.Error(codes.Unimplemented, "method Scan not implemented")
+}
+func (UnimplementedOutboxServiceServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error {
+	return status.Error(codes.Unimplemented, "method Watch not implemented")
+}
+func (UnimplementedOutboxServiceServer) Import(context.Context, *ImportRequest) (*ImportResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Import not implemented")
 }
 func (UnimplementedOutboxServiceServer) mustEmbedUnimplementedOutboxServiceServer() {}
 func (UnimplementedOutboxServiceServer) testEmbeddedByValue()                       {}
@@ -420,6 +508,46 @@ func _OutboxService_Prune_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _OutboxService_Scan_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ScanRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(OutboxServiceServer).Scan(m, &grpc.GenericServerStream[ScanRequest, ScanResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type OutboxService_ScanServer = grpc.ServerStreamingServer[ScanResponse]
+
+func _OutboxService_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(OutboxServiceServer).Watch(m, &grpc.GenericServerStream[WatchRequest, WatchResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type OutboxService_WatchServer = grpc.ServerStreamingServer[WatchResponse]
+
+func _OutboxService_Import_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ImportRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OutboxServiceServer).Import(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OutboxService_Import_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OutboxServiceServer).Import(ctx, req.(*ImportRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // OutboxService_ServiceDesc is the grpc.ServiceDesc for OutboxService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -463,7 +591,22 @@ var OutboxService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Prune",
 			Handler:    _OutboxService_Prune_Handler,
 		},
+		{
+			MethodName: "Import",
+			Handler:    _OutboxService_Import_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Scan",
+			Handler:       _OutboxService_Scan_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Watch",
+			Handler:       _OutboxService_Watch_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "meshhost/plugin/outbox/v1/outbox.proto",
 }
