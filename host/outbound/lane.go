@@ -98,10 +98,14 @@ type Lane struct {
 	pausedTo time.Time
 	holdTo   time.Time
 	online   bool
-	// drained is closed when draining and nothing is in flight or unsettled.
+	// draining keeps rows from leaving; drained are closed when nothing is in
+	// flight or unsettled any more.
 	draining bool
-	drained  chan struct{}
+	drained  []chan struct{}
 	calls    sync.WaitGroup
+
+	stop context.CancelFunc // ends run; set before it
+	done chan struct{}      // closed when run has ended
 }
 
 // The mail of a lane, besides *settlement, *attempt and *fresh.
@@ -143,7 +147,8 @@ type (
 		targets []string
 		last    bool
 	}
-	mailDrain struct{}
+	mailDrain struct{ done chan struct{} } // closed when drained
+	mailGoOn  struct{}                     // as if it had never been drained
 )
 
 // fresh is a row that was just stored.
@@ -322,10 +327,21 @@ func (l *Lane) handle(m any) {
 			l.leased.nextAt = time.Time{}
 		}
 	case mailDrain:
-		l.draining = true
+		l.draining, l.drained = true, append(l.drained, m.done)
+	case mailGoOn:
+		l.draining, l.drained = false, nil
+		l.dirty = true
 	case mailWaiting:
 		l.onWaiting(m)
 	}
+}
+
+// drain keeps further rows from leaving. The channel is closed when what was on
+// the wire is answered and settled. Safe for concurrent use.
+func (l *Lane) drain() <-chan struct{} {
+	done := make(chan struct{})
+	l.post(mailDrain{done})
+	return done
 }
 
 // InFlight reports whether an entry is on the wire. Safe for concurrent use.
@@ -336,7 +352,7 @@ func (l *Lane) InFlight(id string) bool {
 	return ok
 }
 
-// finishDrain closes drained once nothing is on the wire or unsettled.
+// finishDrain tells once nothing is on the wire or unsettled.
 func (l *Lane) finishDrain() {
 	if l.inflight > 0 {
 		return
@@ -346,9 +362,8 @@ func (l *Lane) finishDrain() {
 			return
 		}
 	}
-	select {
-	case <-l.drained:
-	default:
-		close(l.drained)
+	for _, done := range l.drained {
+		close(done)
 	}
+	l.drained = nil
 }

@@ -22,6 +22,7 @@ type store struct {
 	lanes      map[string]*holder
 	pages      int // List: entries a page, 0: as asked
 	full       bool
+	sealed     string // what Stats says
 	calls      map[string]int
 
 	// before runs before a call takes effect: its error is the call's, and
@@ -370,15 +371,17 @@ func (s *store) List(ctx context.Context, req sdk.ListRequest) (sdk.ListPage, er
 	return page, nil
 }
 
-func (s *store) Stats(ctx context.Context, _ sdk.StatsRequest) (sdk.OutboxStats, error) {
+func (s *store) Stats(ctx context.Context, req sdk.StatsRequest) (sdk.OutboxStats, error) {
 	if err := s.enter(ctx, "stats", nil); err != nil {
 		return sdk.OutboxStats{}, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := sdk.OutboxStats{States: map[sdk.EntryState]int64{}}
+	out := sdk.OutboxStats{States: map[sdk.EntryState]int64{}, Sealed: s.sealed}
 	for _, e := range s.rows {
-		out.States[e.State]++
+		if req.Lane == "" || e.Lane == req.Lane && e.State.Live() {
+			out.States[e.State]++
+		}
 	}
 	return out, nil
 }

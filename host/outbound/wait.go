@@ -70,7 +70,7 @@ func (o *Outbound) Wait(ctx context.Context, id string, want sdk.EntryState) (*s
 	defer again.Stop()
 	for {
 		next := recheckEvery
-		e, err := o.Get(ctx, id)
+		e, b, err := o.get(ctx, id)
 		switch {
 		case err == nil:
 			last = e
@@ -87,7 +87,7 @@ func (o *Outbound) Wait(ctx context.Context, id string, want sdk.EntryState) (*s
 				return e, sdk.Errorf(sdk.CodeInvalid, "no_delivery_report", "a message to %s has no report of delivery", e.Target).
 					WithNext("Wait for accepted.")
 			}
-			if done, err := o.askDelivered(ctx, e); err != nil {
+			if done, err := o.askDelivered(ctx, b, e); err != nil {
 				return e, err
 			} else if done != nil {
 				return done, nil
@@ -128,7 +128,7 @@ func reached(e *sdk.Entry, want sdk.EntryState) bool {
 // askDelivered asks the broker once, records what it says and returns the
 // entry as delivered, or nil. An answer that fails is no answer: the caller
 // asks again.
-func (o *Outbound) askDelivered(ctx context.Context, e *sdk.Entry) (*sdk.Entry, error) {
+func (o *Outbound) askDelivered(ctx context.Context, b *box, e *sdk.Entry) (*sdk.Entry, error) {
 	a := o.meshes[e.Mesh]
 	if a == nil || !a.Link.Ready() {
 		return nil, nil
@@ -145,7 +145,11 @@ func (o *Outbound) askDelivered(ctx context.Context, e *sdk.Entry) (*sdk.Entry, 
 		at = time.Now()
 	}
 	at = at.Truncate(time.Millisecond)
-	out, err := o.change(ctx, a, e, sdk.Op{Kind: sdk.OpDelivered, ID: e.ID, At: at}, sdk.StateDelivered, "delivered", func(sdk.OpResult) {})
+	if b.gate.enter(ctx) != nil {
+		return nil, nil // its rows are on their way elsewhere
+	}
+	defer b.gate.leave()
+	out, err := o.change(ctx, b, e, sdk.Op{Kind: sdk.OpDelivered, ID: e.ID, At: at}, sdk.StateDelivered, "delivered", func(sdk.OpResult) {})
 	if err != nil {
 		return nil, nil // the fact is not lost: whoever waits asks again
 	}
