@@ -119,10 +119,10 @@ func (s services) Notify(ctx context.Context, _ plugin.Caller, req sdk.FrameRequ
 func (h *Host) conn(req sdk.FrameRequest) (*broker.Conn, *mesh, error) {
 	name := req.Mesh
 	if name == "" {
-		if len(h.cfg.Meshes) > 1 {
-			return nil, nil, sdk.Errorf(sdk.CodeInvalid, "mesh_required", "several meshes are attached").WithNext("Name one: -mesh " + h.cfg.Meshes[0].Name + ".")
+		if len(h.now().cfg.Meshes) > 1 {
+			return nil, nil, sdk.Errorf(sdk.CodeInvalid, "mesh_required", "several meshes are attached").WithNext("Name one: -mesh " + h.now().cfg.Meshes[0].Name + ".")
 		}
-		name = h.cfg.Meshes[0].Name
+		name = h.now().cfg.Meshes[0].Name
 	}
 	m := h.meshes[name]
 	if m == nil {

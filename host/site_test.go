@@ -189,7 +189,7 @@ func (r *running) stop(t *testing.T) {
 func (r *running) open(t *testing.T) {
 	t.Helper()
 	eventually(t, "the daemon is connected", func() error {
-		for _, u := range r.uses {
+		for _, u := range r.now().uses {
 			if st := u.plugin.Status(); st.State != plugin.StateReady {
 				return fmt.Errorf("%s is %s: %v", u.plugin.ID(), st.State, st.Err)
 			}
