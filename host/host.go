@@ -54,6 +54,10 @@ type settings struct {
 	beforeServe func(ctx context.Context, h *Host) error
 	// served runs when the socket is open; may be nil.
 	served func()
+	// configPath is what a reload reads; empty: there is nothing to read.
+	configPath string
+	// hangup asks for a reload; may be nil.
+	hangup <-chan os.Signal
 }
 
 // Host is one daemon. Make it with New, then Run it; Close is part of Run.
@@ -161,7 +165,7 @@ func (h *Host) wire(ctx context.Context) (err error) {
 	h.metrics.watch(h)
 	r := rooms{h}
 	h.server, err = control.New(control.Options{
-		Outbound: r, Outbox: r, Peers: r, Features: r, Plugins: r, Overview: r, Events: h.bus,
+		Outbound: r, Outbox: r, Peers: r, Features: r, Plugins: r, Overview: r, Reloader: h, Events: h.bus,
 		Metrics: h.metrics.registry, Version: Version(), Logger: h.logger.Named("control"),
 	})
 	return err
@@ -228,7 +232,7 @@ func (h *Host) giveBack() error {
 func (h *Host) Run(ctx context.Context) error {
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	var wg sync.WaitGroup
+	var wg, hangups sync.WaitGroup
 	h.outbound.Start(work)
 	h.features.Start(work)
 	wg.Go(func() { h.followPlugins(work) })
@@ -239,13 +243,18 @@ func (h *Host) Run(ctx context.Context) error {
 		}
 	})
 	ended, err := h.serve(ctx)
+	life, endLife := context.WithCancel(ctx)
+	defer endLife()
 	if err == nil {
+		h.life.Store(&life)
+		hangups.Go(func() { h.followHangups(life) })
 		select {
 		case <-ctx.Done():
 			h.logger.Info("stopping")
 		case err = <-ended:
 		}
 	}
+	endLife()
 	stop, done := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer done()
 	errs := []error{
@@ -259,6 +268,8 @@ func (h *Host) Run(ctx context.Context) error {
 	wg.Wait()
 	h.features.Wait()
 	h.stopPlugins(stop)
+	errs = append(errs, h.endReload(stop)) // one that waited for a plugin has heard now
+	hangups.Wait()
 	errs = append(errs, h.giveBack())
 	return errors.Join(errs...)
 }

@@ -34,18 +34,23 @@ type attached struct {
 // enter keeps the mesh where it is, and its outbox open to changes, until leave
 // is called. While the mesh moves to another outbox, who comes waits.
 func (a *attached) enter(ctx context.Context) (b *box, leave func(), err error) {
-	if err := a.gate.enter(ctx); err != nil {
-		return nil, nil, &sdk.Error{
-			Code: sdk.CodeUnavailable, Reason: "reloading", RetryAfter: time.Second,
-			Message: "mesh " + a.Name + " is on its way to another outbox", Next: "Nothing was stored. Try again in a moment.",
-		}
+	if a.gate.enter(ctx) != nil {
+		return nil, nil, reloading("mesh " + a.Name + " is on its way to another outbox")
 	}
 	b = a.outbox()
-	if err := b.gate.enter(ctx); err != nil {
+	if err := b.enter(ctx); err != nil {
 		a.gate.leave()
 		return nil, nil, err
 	}
 	return b, func() { b.gate.leave(); a.gate.leave() }, nil
+}
+
+// reloading is what a sender hears who has waited long enough.
+func reloading(what string) error {
+	return &sdk.Error{
+		Code: sdk.CodeUnavailable, Reason: "reloading", RetryAfter: time.Second,
+		Message: what, Next: "Nothing was changed. Try again in a moment.",
+	}
 }
 
 // outbox is the outbox that sends for the mesh.

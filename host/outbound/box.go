@@ -22,6 +22,15 @@ type box struct {
 	held bool
 }
 
+// enter keeps the outbox open to changes until gate.leave is called.
+func (b *box) enter(ctx context.Context) error {
+	err := b.gate.enter(ctx)
+	if err != nil && err == ctx.Err() {
+		err = reloading("outbox " + b.name + " is being changed")
+	}
+	return err
+}
+
 // serve starts the committer and what reads.
 func (o *Outbound) serve(b *box) {
 	var ctx context.Context

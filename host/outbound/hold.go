@@ -44,7 +44,7 @@ func (o *Outbound) begin(ctx context.Context) (_ context.Context, end func(), er
 }
 
 // Hold stops everything that changes an outbox, so that its rows can be copied:
-// accepts, cancels and requeues are answered with why; the lanes that send from
+// accepts, cancels and requeues are answered with why, or wait where it is nil; the lanes that send from
 // it finish and settle what is on the wire, give their leases back and end;
 // nothing that was handed to the backend is under way; old records stay. When it
 // returns nil all of that is so, until Resume; reads go on, and what others do

@@ -149,7 +149,7 @@ func (o *Outbound) find(ctx context.Context, id string) (*placed, error) {
 	if err == nil && b != own {
 		leaveOwn := leave
 		leave = func() { b.gate.leave(); leaveOwn() }
-		if err = b.gate.enter(ctx); err != nil {
+		if err = b.enter(ctx); err != nil {
 			leave = leaveOwn
 		}
 	}

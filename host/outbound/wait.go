@@ -145,7 +145,7 @@ func (o *Outbound) askDelivered(ctx context.Context, b *box, e *sdk.Entry) (*sdk
 		at = time.Now()
 	}
 	at = at.Truncate(time.Millisecond)
-	if b.gate.enter(ctx) != nil {
+	if b.enter(ctx) != nil {
 		return nil, nil // its rows are on their way elsewhere
 	}
 	defer b.gate.leave()
