@@ -61,8 +61,13 @@ func (h *Host) Reload(ctx context.Context) (control.ReloadReply, error) {
 	rep := control.ReloadReply{Changes: r.changes, Warnings: r.warnings}
 	if err != nil {
 		p := r.problem(err)
-		h.logger.Error("reload: "+p.Message, "next", p.Next, "why", err)
-		h.bus.Publish("reload", "", map[string]string{"kept": p.Message + ": " + err.Error()})
+		why := p.Message
+		var mistakes *ConfigError
+		if errors.As(err, &mistakes) {
+			why += ":\n" + mistakes.Diagnostics.Err().Error()
+		}
+		h.logger.Error("reload: "+why, "next", p.Next)
+		h.bus.Publish("reload", "", map[string]string{"kept": why})
 		return control.ReloadReply{}, p
 	}
 	told := make([]string, len(rep.Changes))

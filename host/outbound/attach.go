@@ -221,9 +221,17 @@ func (a *attached) moveTo(b *box) {
 	a.box, a.former = b, former
 }
 
-// forget drops an outbox that was removed.
-func (a *attached) forget(b *box) {
+// forget drops an outbox that was removed, and returns when no sender looks into
+// it any more.
+func (a *attached) forget(ctx context.Context, b *box) error {
 	a.mu.Lock()
-	defer a.mu.Unlock()
+	knew := slices.Contains(a.former, b)
 	a.former = slices.DeleteFunc(slices.Clone(a.former), func(f *box) bool { return f == b })
+	a.mu.Unlock()
+	if !knew {
+		return nil
+	}
+	a.gate.shut(nil)
+	defer a.gate.open()
+	return a.gate.empty(ctx)
 }

@@ -164,7 +164,9 @@ func (o *Outbound) RemoveOutbox(ctx context.Context, name string) error {
 	}
 	o.setBoxes(slices.DeleteFunc(slices.Clone(o.list()), func(x *box) bool { return x == b }))
 	for _, a := range o.meshes {
-		a.forget(b)
+		if err := a.forget(ctx, b); err != nil {
+			return fmt.Errorf("remove outbox %q: %w", name, err)
+		}
 	}
 	b.stopPruning()
 	b.stop()

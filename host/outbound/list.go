@@ -30,7 +30,10 @@ func (o *Outbound) List(ctx context.Context, req sdk.ListRequest) (sdk.ListPage,
 			req.Before = before
 		}
 		page, err := b.Outbox.List(ctx, req)
-		if err != nil {
+		switch {
+		case err != nil && o.box(b.name) != b: // removed meanwhile
+			continue
+		case err != nil:
 			return page, err
 		}
 		switch {

@@ -38,6 +38,7 @@ func (o *Outbound) get(ctx context.Context, id string) (*sdk.Entry, *box, error)
 	for _, b := range o.list() {
 		found, err := b.reads.get(ctx, id)
 		switch {
+		case err != nil && o.box(b.name) != b: // removed meanwhile
 		case err != nil:
 			errs = append(errs, err)
 		case found != nil:
