@@ -70,6 +70,9 @@ func TestAMeshMovesUnderLoadAndNothingIsLostOrSentTwice(t *testing.T) {
 				t.Fatalf("move %d: %v", i, err)
 			}
 		}
+		if err := h.out.RemoveOutbox(t.Context(), "box"); err != nil {
+			t.Fatal(err)
+		}
 		time.Sleep(100 * time.Millisecond)
 		close(stop)
 		for _, s := range senders {
@@ -310,6 +313,35 @@ func TestAnOutboxIsAddedAndRemovedWhileOthersWork(t *testing.T) {
 		h.quiet(h.store, 3*time.Hour)
 		if h.other.count("prune") < 3 {
 			t.Error("the new outbox is not pruned")
+		}
+	})
+}
+
+func TestWhoLooksIntoAnOutboxThatIsRemovedFinishes(t *testing.T) {
+	inTwo(t, func(t *testing.T, h *house) {
+		h.start()
+		defer h.close()
+		if err := h.attach("other"); err != nil {
+			t.Fatal(err)
+		}
+		slow := make(chan struct{})
+		h.other.set(func(method string, _ []sdk.Op) error {
+			if method == "lookup" {
+				<-slow
+			}
+			return nil
+		}, nil)
+		sent, removed := make(chan error, 1), make(chan error, 1)
+		go func() {
+			_, err := h.out.Accept(t.Context(), Request{To: "ann", Message: "hello", ClientMessageID: "1"})
+			sent <- err
+		}()
+		synctest.Wait()
+		go func() { removed <- h.out.RemoveOutbox(t.Context(), "box") }()
+		synctest.Wait()
+		close(slow)
+		if err := errors.Join(<-sent, <-removed); err != nil {
+			t.Error(err)
 		}
 	})
 }
