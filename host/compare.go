@@ -39,6 +39,9 @@ func (r *reload) compare(ctx context.Context, cfg *config.Config) error {
 		wg.Go(func() { r.edits[i], found[i] = r.look(ctx, u, runtime) })
 	}
 	wg.Wait()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	var diags config.Diagnostics
 	for _, ds := range found {
 		diags = append(diags, ds...)
@@ -54,7 +57,7 @@ func (r *reload) compare(ctx context.Context, cfg *config.Config) error {
 	if need := r.needRestart(); len(need) > 0 {
 		return &restartError{need}
 	}
-	return ctx.Err()
+	return nil
 }
 
 // look compares one block with the one of its name.

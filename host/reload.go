@@ -63,7 +63,7 @@ func (h *Host) Reload(ctx context.Context) (control.ReloadReply, error) {
 		p := r.problem(err)
 		why := p.Message
 		var mistakes *ConfigError
-		if errors.As(err, &mistakes) {
+		if p.Code == "config_invalid" && errors.As(err, &mistakes) {
 			why += ":\n" + mistakes.Diagnostics.Err().Error()
 		}
 		h.logger.Error("reload: "+why, "next", p.Next)
@@ -110,6 +110,8 @@ func (r *reload) problem(err error) *control.Problem {
 	var left *outbound.LeftError
 	var e *sdk.Error
 	switch {
+	case (*r.h.life.Load()).Err() != nil:
+		return &control.Problem{Status: http.StatusServiceUnavailable, Code: "stopping", Message: "the daemon is stopping; " + kept, Next: "It reads the configuration when it starts again."}
 	case errors.As(err, &mistakes):
 		n := 0
 		for _, d := range mistakes.Diagnostics {
@@ -133,8 +135,6 @@ func (r *reload) problem(err error) *control.Problem {
 		return &control.Problem{
 			Status: http.StatusConflict, Code: "messages_left", Message: err.Error() + "; " + kept, Next: r.leaveNext(left),
 		}
-	case (*r.h.life.Load()).Err() != nil:
-		return &control.Problem{Status: http.StatusServiceUnavailable, Code: "stopping", Message: "the daemon is stopping; " + kept, Next: "It reads the configuration when it starts again."}
 	}
 	p := &control.Problem{Status: http.StatusBadGateway, Code: "reload_failed", Message: err.Error() + "; " + kept, Next: "meshhost plugin list and the log say more."}
 	if errors.As(err, &e) && e.Next != "" {

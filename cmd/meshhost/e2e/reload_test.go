@@ -14,6 +14,9 @@ import (
 // bareOutbox is the outbox block as newDaemon writes it.
 const bareOutbox = "outbox \"sqlite\" {\n\n}"
 
+// limit is the outbox block with room for n messages.
+func limit(n int) string { return fmt.Sprintf("outbox \"sqlite\" {\n  config { max_rows = %d }\n}", n) }
+
 // sendTo makes one send and returns its status.
 func (d *daemon) sendTo(to, text string) int {
 	d.w.t.Helper()
@@ -50,8 +53,6 @@ func TestReloadChangesTheLimitsOfAnOutbox(t *testing.T) {
 	a.up()
 	sh, absent := a.at(t), w.members[1].PublicKey
 	pid := a.pluginPID("outbox", "sqlite")
-	limit := func(n int) string { return fmt.Sprintf("outbox \"sqlite\" {\n  config { max_rows = %d }\n}", n) }
-
 	a.edit(bareOutbox, limit(2))
 	sh.run("reload").exits(0).prints("outbox \"sqlite\": new options in force\n")
 	sh.run("reload").exits(0).prints("nothing has changed\n")
@@ -177,12 +178,16 @@ func TestReloadGoesBackToThePluginThatWorks(t *testing.T) {
 		{"to another store in a new process", program + "outbox \"sqlite\" {\n  plugin = \"alt\"\n  config { path = \"other.db\" }\n}", 1, []string{"another store"}},
 		{"to another plugin", "outbox \"memory\" {\n  name = \"sqlite\"\n}", 10, []string{"memory instead of sqlite"}},
 		{"away", "outbox \"memory\" {}", 10, []string{"messages", "migrate sqlite memory"}},
+		{"away once more, with what is taken back", limit(1) + "\noutbox \"memory\" {}", 10, []string{"messages", "migrate sqlite memory"}},
 	}
 	back := 0
 	for _, c := range cases {
 		a.edit(bareOutbox, c.block)
-		if c.name == "beside it" {
+		switch {
+		case c.name == "beside it":
 			a.edit("mesh \"team\" {", "mesh \"team\" {\n  outbox = \"sqlite\"")
+		case strings.HasPrefix(c.name, "away once more"):
+			a.edit("mesh \"team\" {", "mesh \"team\" {\n  outbox = \"memory\"")
 		}
 		r := sh.run("reload").exits(c.code, append(c.words, "the old configuration is kept")...).prints("")
 		if v.send() && r.code == c.code && a.waits(t, "sqlite") == int64(len(v.acceptedIDs())) {
@@ -259,5 +264,36 @@ func TestReloadLiftsAQuarantine(t *testing.T) {
 	fmt.Printf("RESULT reload_quarantine crashes=%d after=%s\n", crashes, after)
 	if after != "ready" || crashes < 2 {
 		t.Errorf("after %d crashes and a reload it is %s", crashes, after)
+	}
+}
+
+// A daemon that is told to stop during a reload stops as it would without one,
+// and nothing of the reload is left.
+func TestADaemonStopsDuringAReload(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, binaries(t), 1)
+	a := w.newDaemon(0, nil)
+	a.up()
+	script, pidFile := filepath.Join(a.dir, "slow"), filepath.Join(a.dir, "pid")
+	must(t, os.WriteFile(script, []byte("#!/bin/sh\necho $$ > "+pidFile+".tmp\nmv "+pidFile+".tmp "+pidFile+"\nexec sleep 60\n"), 0o700))
+	a.edit(bareOutbox, fmt.Sprintf("plugin \"slow\" {\n  path = %q\n}\n%s\noutbox \"slow\" {\n  plugin = \"slow\"\n}", script, bareOutbox),
+		"mesh \"team\" {", "mesh \"team\" {\n  outbox = \"sqlite\"")
+	told := make(chan said, 1)
+	go func() { told <- a.at(t).run("reload") }()
+	pid := 0
+	await(t, 20*time.Second, "the new plugin starts", func() error {
+		raw, err := os.ReadFile(pidFile)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Sscan(string(raw), &pid)
+		return err
+	})
+	took := a.proc.signal(syscall.SIGTERM, 10*time.Second)
+	(<-told).exits(4)
+	left := gone(pid)
+	fmt.Printf("RESULT reload_stop seconds=%.1f exit=%v plugin_gone=%v\n", took.Seconds(), a.proc.cmd.ProcessState.ExitCode(), left == nil)
+	if left != nil || a.proc.cmd.ProcessState.ExitCode() != 0 || took > 8*time.Second {
+		t.Errorf("stopped in %v with %v; %v", took, a.proc.cmd.ProcessState, left)
 	}
 }
