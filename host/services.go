@@ -162,7 +162,7 @@ func frameError(mesh string, st broker.State, err error) error {
 	switch {
 	case errors.Is(err, broker.ErrNotConnected) && refusedForGood(st):
 		return sdk.Errorf(sdk.CodePermission, "identity_rejected", "mesh %q: the broker rejected this member (%s): %s", mesh, st.Reason, st.LastError).
-			WithNext("Trying again won't help: check mesh_id, member_id and the key, or ask an administrator of the mesh; then start meshhost again.")
+			WithNext("Trying again won't help: check mesh_id, member_id and the key, or ask an administrator of the mesh; then run meshhost reload, or start again after a change of the mesh block.")
 	case errors.As(err, &remote):
 		code := sdk.CodeInvalid
 		switch remote.Code {
