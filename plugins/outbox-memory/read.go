@@ -38,7 +38,7 @@ func (s *store) Get(ctx context.Context, ids []string) ([]*sdk.Entry, error) {
 	return found, ctx.Err()
 }
 
-// List implements sdk.Outbox. A cursor is the n of the last row of its page.
+// List implements sdk.Outbox. A cursor is the seq of the last row of its page.
 func (s *store) List(ctx context.Context, req sdk.ListRequest) (sdk.ListPage, error) {
 	if err := outboxstate.CheckList(req); err != nil {
 		return sdk.ListPage{}, err
@@ -57,14 +57,14 @@ func (s *store) List(ctx context.Context, req sdk.ListRequest) (sdk.ListPage, er
 	var last int64
 	for el := s.arrival.Back(); el != nil; el = el.Prev() {
 		r := el.Value.(*row)
-		if r.n >= before || !chosen(r, req) {
+		if r.seq >= before || !chosen(r, req) {
 			continue
 		}
 		if len(page.Entries) == req.Limit {
 			page.Next = strconv.FormatInt(last, 10)
 			break
 		}
-		page.Entries, last = append(page.Entries, r.read(false)), r.n
+		page.Entries, last = append(page.Entries, r.read(false)), r.seq
 	}
 	return page, ctx.Err()
 }

@@ -22,7 +22,7 @@ type store struct {
 	lastSeq    int64
 	byID       map[string]*row
 	byKey      map[sdk.MessageKey]*row
-	arrival    *list.List // of *row, oldest in front
+	arrival    *list.List // of *row, in the order of seq
 	lanes      map[string]*lane
 	epochs     int64 // the highest epoch of a lane that was forgotten
 	records    int64 // finished rows without a body
@@ -33,7 +33,6 @@ type store struct {
 type row struct {
 	outboxstate.Row
 	entry sdk.Entry
-	n     int64 // order of arrival: the first seq
 	seq   int64
 	place *list.Element
 }
@@ -127,7 +126,7 @@ func (s *store) append(e *sdk.Entry, now time.Time) sdk.OpResult {
 		return refusal
 	}
 	s.lastSeq++
-	r = &row{entry: clone(e), n: s.lastSeq, seq: s.lastSeq, Row: outboxstate.Row{
+	r = &row{entry: clone(e), seq: s.lastSeq, Row: outboxstate.Row{
 		State: sdk.StatePending, DueAt: outboxstate.Millis(now), NotAfter: outboxstate.Millis(e.NotAfter), Size: int64(len(e.Body)),
 	}}
 	s.byID[e.ID], s.byKey[key] = r, r
@@ -171,6 +170,7 @@ func (s *store) move(r *row, next outboxstate.Row, newSeq bool) {
 	if newSeq {
 		s.lastSeq++
 		r.seq = s.lastSeq
+		s.arrival.MoveToBack(r.place)
 	}
 	r.Row = next
 	if r.Size == 0 {
