@@ -2,6 +2,7 @@ package outbound
 
 import (
 	"context"
+	"slices"
 
 	"github.com/meshhost/meshhost/sdk"
 )
@@ -27,6 +28,8 @@ type Accepting struct {
 // load are those of the requests that go to one mesh.
 type load struct {
 	a     *attached
+	box   *box
+	leave func() // of the box; nil: it could not be entered
 	items []*item
 	crowd *crowd
 }
@@ -86,10 +89,23 @@ func (p *Accepting) sort(it *item) error {
 
 // prepare resolves and seals the messages of a mesh and hands them over. Whether
 // a client_message_id is known the backend says with the append; only for what
-// can't be appended is it asked before.
+// can't be appended is it asked, and outboxes that the mesh had before.
 func (p *Accepting) prepare(l *load) {
+	var err error
+	if l.box, l.leave, err = l.a.enter(p.ctx); err != nil {
+		p.refuse(l.items, err)
+		l.items, l.leave = nil, nil
+		return
+	}
+	for _, b := range l.a.earlier() {
+		l.items = p.replays(l, b, l.items)
+	}
+	type resolution struct {
+		target Target
+		err    error
+	}
 	targets := map[string]resolution{}
-	var entries []*sdk.Entry
+	entries := make([]*sdk.Entry, 0, len(l.items))
 	var going, stuck []*item
 	for _, it := range l.items {
 		r, ok := targets[it.req.To]
@@ -97,77 +113,96 @@ func (p *Accepting) prepare(l *load) {
 			r.target, r.err = p.o.resolve(p.ctx, l.a, it.req.To)
 			targets[it.req.To] = r
 		}
-		err := r.err
+		it.target, err = r.target, r.err
 		if err == nil {
-			it.target = r.target
 			it.entry, err = p.o.entry(l.a, it.req, it.fp, r.target)
 		}
 		if err != nil {
 			p.results[it.at].Err = err
-			if it.own {
-				stuck = append(stuck, it)
-			}
+			stuck = append(stuck, it)
 			continue
 		}
 		going, entries = append(going, it), append(entries, it.entry)
 	}
-	l.items, l.crowd = going, p.o.committers[l.a.Outbox].appendAll(entries)
-	p.replays(l.a, stuck)
+	l.items, l.crowd = going, l.box.committer.appendAll(entries)
+	p.replays(l, l.box, stuck)
 }
 
-// resolution is a name that was looked up.
-type resolution struct {
-	target Target
-	err    error
+func (p *Accepting) refuse(items []*item, err error) {
+	for _, it := range items {
+		p.results[it.at].Err = err
+	}
 }
 
 // Wait returns the outcomes in the order of the requests.
 func (p *Accepting) Wait() []Result {
 	defer p.cancel()
 	for _, l := range p.loads {
-		var again []*item
-		durable := l.a.store.Durable()
-		for i, r := range l.crowd.wait(p.ctx) {
-			it := l.items[i]
-			e, out := it.entry, &p.results[it.at]
-			switch {
-			case r.err != nil:
-				*out = Result{Reply{ID: e.ID, ClientMessageID: e.ClientMessageID}, r.err}
-				continue
-			case r.res.Code == sdk.OpStored:
-				out.Reply = Reply{ID: e.ID, ClientMessageID: e.ClientMessageID, Status: "queued", Durable: durable}
-			case it.own && !(r.res.Code == sdk.OpExists && r.res.ID == e.ID):
-				again = append(again, it)
-				out.Err = refusal(r.res)
-				continue
-			default:
-				out.Reply, out.Err = p.o.answer(p.ctx, l.a, e, r.res)
-			}
-			out.Reply.Target, out.Reply.Name, out.Reply.From = it.target.Spec, it.target.Name, it.target.From
+		if l.leave != nil {
+			p.settle(l)
+			l.leave()
 		}
-		p.replays(l.a, again)
 	}
 	return p.results
 }
 
-// replays answers those of the requests whose client_message_id is known.
-func (p *Accepting) replays(a *attached, items []*item) {
-	for len(items) > 0 {
-		n := min(len(items), lookupBatch)
-		keys := make([]sdk.MessageKey, n)
-		for i, it := range items[:n] {
-			keys[i] = sdk.MessageKey{Mesh: a.Name, Sender: MemberSender, ClientMessageID: it.req.ClientMessageID}
+// settle takes the outcomes of a mesh's messages.
+func (p *Accepting) settle(l *load) {
+	var again []*item
+	durable := l.box.Durable()
+	for i, r := range l.crowd.wait(p.ctx) {
+		it := l.items[i]
+		e, out := it.entry, &p.results[it.at]
+		switch {
+		case r.err != nil:
+			*out = Result{Reply{ID: e.ID, ClientMessageID: e.ClientMessageID}, r.err}
+			continue
+		case r.res.Code == sdk.OpStored:
+			out.Reply = Reply{ID: e.ID, ClientMessageID: e.ClientMessageID, Status: "queued", Durable: durable}
+		case r.res.Code == sdk.OpExists && r.res.ID == e.ID: // our own, repeated after an answer got lost
+			out.Reply = Reply{ID: e.ID, ClientMessageID: e.ClientMessageID, Status: p.o.status(l.a, e.ID, r.res.State), Durable: durable}
+		default:
+			out.Err = refusal(r.res)
+			again = append(again, it)
+			continue
 		}
-		found, err := a.store.Outbox.Lookup(p.ctx, keys)
-		for i, it := range items[:n] {
+		out.Reply.Target, out.Reply.Name, out.Reply.From = it.target.Spec, it.target.Name, it.target.From
+	}
+	p.replays(l, l.box, again)
+}
+
+// replays answers those of the requests whose client_message_id an outbox knows,
+// and returns the others.
+func (p *Accepting) replays(l *load, b *box, items []*item) (others []*item) {
+	var asked []*item
+	for _, it := range items {
+		if it.own {
+			asked = append(asked, it)
+		} else {
+			others = append(others, it)
+		}
+	}
+	for len(asked) > 0 {
+		n := min(len(asked), lookupBatch)
+		keys := make([]sdk.MessageKey, n)
+		for i, it := range asked[:n] {
+			keys[i] = sdk.MessageKey{Mesh: l.a.Name, Sender: MemberSender, ClientMessageID: it.req.ClientMessageID}
+		}
+		found, err := b.Outbox.Lookup(p.ctx, keys)
+		for i, it := range asked[:n] {
 			out := &p.results[it.at]
 			switch {
 			case err != nil:
 				*out = Result{Err: unstored("outbox_unavailable", "the outbox can't say whether the message is there already", err)}
 			case found[i] != nil:
-				out.Reply, out.Err = p.o.replayed(a, found[i], string(found[i].Fingerprint) == string(it.fp[:]))
+				out.Reply, out.Err = p.o.replayed(l.a, b, found[i], string(found[i].Fingerprint) == string(it.fp[:]))
+			default:
+				others = append(others, it)
 			}
 		}
-		items = items[n:]
+		asked = asked[n:]
 	}
+	// Those that go on go in their order.
+	slices.SortFunc(others, func(x, y *item) int { return x.at - y.at })
+	return others
 }
