@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -121,7 +122,37 @@ func private(path string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Chmod(0o600), f.Close())
+	if err := errors.Join(f.Chmod(0o600), f.Close()); err != nil {
+		return err
+	}
+	return syncNames(filepath.Dir(path))
+}
+
+// syncNames makes the file's name survive power loss, and those of the directories above, which may be as new: SQLite syncs
+// the names in dir, but a directory whose own name is gone takes all with it. One that can't be opened or synced is not ours.
+func syncNames(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	if err := syncDir(dir); err != nil {
+		return err
+	}
+	for dir != filepath.Dir(dir) {
+		dir = filepath.Dir(dir)
+		if err := syncDir(dir); errors.Is(err, syscall.EIO) {
+			return err
+		}
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 func connect(ctx context.Context, path string) (*sqlite.Conn, error) {
@@ -136,7 +167,7 @@ func connect(ctx context.Context, path string) (*sqlite.Conn, error) {
 }
 
 // durable sets what a durable commit needs and reads it back: SQLite answers a PRAGMA that it can't follow with the value
-// that holds, not with an error. With synchronous=NORMAL a power cut takes every commit since the last checkpoint.
+// that holds, not with an error.
 func durable(ctx context.Context, conn *sqlite.Conn) error {
 	conn.SetBusyTimeout(5 * time.Second)
 	if ctx.Err() != nil {
@@ -144,7 +175,7 @@ func durable(ctx context.Context, conn *sqlite.Conn) error {
 	}
 	for _, p := range []struct{ set, get, want string }{
 		{"PRAGMA journal_mode=WAL", "PRAGMA journal_mode", "wal"},
-		{"PRAGMA synchronous=FULL", "PRAGMA synchronous", "2"},
+		{"PRAGMA synchronous=" + synchronous, "PRAGMA synchronous", synchronousCode},
 	} {
 		if err := sqlitex.ExecuteTransient(conn, p.set, nil); err != nil {
 			return fmt.Errorf("%s: %w", p.set, err)

@@ -172,7 +172,7 @@ func (f *File) durable(conn *sqlite.Conn) error {
 		return f.explain(err)
 	}
 	for _, pragma := range []string{
-		"PRAGMA synchronous=FULL",
+		"PRAGMA synchronous=" + synchronous,
 		"PRAGMA cache_size=-16384",           // KiB
 		"PRAGMA journal_size_limit=67108864", // a WAL that grew shrinks to 64 MiB
 		"PRAGMA temp_store=MEMORY",
@@ -194,7 +194,7 @@ func verify(spec Spec, conn *sqlite.Conn) error {
 	if err != nil {
 		return fmt.Errorf("%s: read sync mode of %s: %w", spec.What, spec.Path, err)
 	}
-	if mode != "wal" || sync != 2 {
+	if mode != "wal" || sync != synchronousCode {
 		return fmt.Errorf("%s: %s has journal_mode=%s and synchronous=%d where wal and 2 (FULL) are needed to survive power loss; "+
 			"put it on a local file system", spec.What, spec.Path, mode, sync)
 	}

@@ -215,11 +215,29 @@ func (d *Disk) Cut(mode Mode, rng *rand.Rand) Loss {
 	defer d.mu.Unlock()
 	var loss Loss
 	c := cut{disk: d, mode: mode, rng: rng, loss: &loss, files: map[*object]bool{}}
+	before := map[*object]bool{}
+	reach(d.root, before)
 	c.names(d.root, map[*object]bool{})
+	for o := range before {
+		if !c.files[o] && !d.isScratch(o.name) {
+			loss.Pages += (len(o.data) + PageSize - 1) / PageSize // its name is gone
+		}
+	}
 	c.content()
 	d.watch, d.off, d.faults = nil, false, nil
 	d.dead, d.released = make(chan struct{}), make(chan struct{})
 	return loss
+}
+
+// reach collects the files below a directory.
+func reach(dir *object, files map[*object]bool) {
+	for _, o := range dir.entries {
+		if o.dir {
+			reach(o, files)
+		} else {
+			files[o] = true
+		}
+	}
 }
 
 // cut is one power cut under way.

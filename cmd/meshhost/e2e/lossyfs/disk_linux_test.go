@@ -130,14 +130,14 @@ func TestACutTakesWhatWasNotSynced(t *testing.T) {
 	}{
 		{"all synced", "write a 0 x\nsync a\nsync .", Loss{}, map[string]string{"a": "|x"}},
 		{"content", "write a 0 x\nsync a\nsync .\nwrite a 0 y\nwrite a 1 y", Loss{Pages: 2}, map[string]string{"a": "|x"}},
-		{"a name", "write a 0 x\nsync a", Loss{Names: 1}, map[string]string{"a": ""}},
+		{"a name", "write a 0 x\nsync a", Loss{Names: 1, Pages: 1}, map[string]string{"a": ""}},
 		{"a name without content", "write a 0 x\nsync .", Loss{Pages: 1}, map[string]string{"a": "|"}},
 		{"a removal", "write a 0 x\nsync a\nsync .\nremove a", Loss{Names: 1}, map[string]string{"a": "|x"}},
 		{"a replacement", "write a 0 x\nsync a\nwrite b 0 y\nsync b\nsync .\nrename b a", Loss{Names: 1}, map[string]string{"a": "|x", "b": "|y"}},
 		{"a replacement that was synced", "write a 0 x\nsync a\nwrite b 0 y\nsync b\nsync .\nrename b a\nsync .", Loss{}, map[string]string{"a": "|y", "b": ""}},
 		{"a cut to length", "write a 0 x\nwrite a 1 y\nsync a\nsync .\ntruncate a 10", Loss{Pages: 2}, map[string]string{"a": "|xy"}},
 		{"a cut to length, then growth", "write a 0 x\nwrite a 1 y\nsync a\nsync .\ntruncate a 0\nwrite a 1 z", Loss{Pages: 2}, map[string]string{"a": "|xy"}},
-		{"a directory", "mkdir d\nwrite d/a 0 x\nsync d/a\nsync d", Loss{Names: 1}, map[string]string{"d/a": ""}},
+		{"a directory", "mkdir d\nwrite d/a 0 x\nsync d/a\nsync d", Loss{Names: 1, Pages: 1}, map[string]string{"d/a": ""}},
 		{"scratch is not counted", "write a-shm 0 x\nsync .", Loss{}, map[string]string{"a-shm": "|"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -186,6 +186,10 @@ func cutOnce(t testing.TB, s Store, d *Disk, mode Mode, round int, rng *rand.Ran
 	return v, loss, err
 }
 
+// overdue is after how many writes the cut comes in any case: a store that breaks
+// its promise may never ask for a sync.
+const overdue = 5000
+
 // moments chooses when the cut comes: with a commit half written, just before
 // it is durable, or in the middle of a checkpoint, after some more of the same.
 // At each there is at least one page that is not durable.
@@ -201,15 +205,18 @@ func moments(rng *rand.Rand, chosen *Event) func(Event) bool {
 		{OpSync, ".db", 1},
 	}
 	k := kinds[rng.IntN(len(kinds))]
-	skip := rng.IntN(k.more)
+	skip, writes := rng.IntN(k.more), 0
 	return func(ev Event) bool {
-		if ev.Op != k.op || !strings.HasSuffix(ev.Name, k.suffix) {
+		if ev.Op == OpWrite {
+			writes++
+		}
+		if ev.Op == k.op && strings.HasSuffix(ev.Name, k.suffix) {
+			skip--
+		}
+		if skip >= 0 && writes < overdue {
 			return false
 		}
-		skip--
-		if skip < 0 {
-			*chosen = ev
-		}
-		return skip < 0
+		*chosen = ev
+		return true
 	}
 }
