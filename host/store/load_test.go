@@ -27,6 +27,9 @@ const loadWorkers = 8
 // round, the same ones each time, and says so after each.
 func loadProcess(command string) error {
 	words := strings.Fields(command)
+	if err := os.MkdirAll(words[1], 0o700); err != nil { // as the host does
+		return err
+	}
 	s, err := Open(context.Background(), words[1], Options{})
 	if err != nil {
 		return err
@@ -52,7 +55,22 @@ func loadProcess(command string) error {
 	return errors.Join(errs...)
 }
 
-// work ends with the first write that fails.
+// retryEvery is how soon a worker repeats what failed.
+const retryEvery = 5 * time.Millisecond
+
+// persist repeats a write of a worker until it succeeds, and tells of each failure.
+func persist(w int, write func() error) {
+	for {
+		err := write()
+		if err == nil {
+			return
+		}
+		fmt.Printf("failed %d 0 %v\n", w, err)
+		<-time.NewTimer(retryEvery).C
+	}
+}
+
+// work goes on until the process ends.
 func work(s *Store, h map[string]int64, round, w int) error {
 	var seqs []int64
 	for step := 0; ; step++ {
@@ -67,19 +85,20 @@ func work(s *Store, h map[string]int64, round, w int) error {
 			m.Seq, m.Handler = seqs[step-2], h["b"]
 			marks = append(marks, m)
 		}
-		results, _, err := s.Journal(context.Background(), []JournalRow{r}, marks)
-		if err != nil {
+		var results []JournalResult
+		persist(w, func() (err error) {
+			results, _, err = s.Journal(context.Background(), []JournalRow{r}, marks)
 			return err
-		}
+		})
 		if results[0].State != Stored {
 			return fmt.Errorf("step %d of worker %d: %+v", step, w, results[0])
 		}
 		seqs = append(seqs, results[0].Seq)
 		fmt.Printf("step %d %d\n", w, step)
 		if step%4 == 3 {
-			if err := s.KVPut(context.Background(), "load", fmt.Sprintf("%d/%d", round, w), []byte(strconv.Itoa(step))); err != nil {
-				return err
-			}
+			persist(w, func() error {
+				return s.KVPut(context.Background(), "load", fmt.Sprintf("%d/%d", round, w), []byte(strconv.Itoa(step)))
+			})
 			fmt.Printf("kv %d %d\n", w, step)
 		}
 	}

@@ -28,6 +28,7 @@ type underLoad struct {
 	cmd   *exec.Cmd
 	wg    sync.WaitGroup
 	acked atomic.Int64
+	fails atomic.Int64
 
 	mu     sync.Mutex
 	rounds []*[loadWorkers]progress // by round; nil: another disk's
@@ -44,9 +45,6 @@ func process(command string) *exec.Cmd {
 }
 
 func (u *underLoad) Start(dir string, round int, _ *rand.Rand) error {
-	if err := os.MkdirAll(filepath.Join(dir, "data"), 0o700); err != nil {
-		return err
-	}
 	u.cmd = process(fmt.Sprintf("load %s %d", filepath.Join(dir, "data"), round))
 	out, err := u.cmd.StdoutPipe()
 	if err != nil {
@@ -98,15 +96,21 @@ func (u *underLoad) note(log *[loadWorkers]progress, line string) {
 		u.last = line
 		return
 	}
-	if what == "kv" {
+	switch what {
+	case "failed":
+		u.fails.Add(1)
+		return
+	case "kv":
 		log[w].kv = step
-	} else {
+	default:
 		log[w].steps = step + 1
 	}
 	u.acked.Add(1)
 }
 
 func (u *underLoad) Acked() int { return int(u.acked.Load()) }
+
+func (u *underLoad) Failed() int { return int(u.fails.Load()) }
 
 func (u *underLoad) Kill(release func()) error {
 	err := u.cmd.Process.Kill()
@@ -254,13 +258,19 @@ func (u *underLoad) CheckOpen(dir string) lossyfs.Verdict {
 	return u.compare(have[:len(have)-1], nil)
 }
 
-func TestPowerCutLosesNothingThatTheStoreAnswered(t *testing.T) {
+// fuse skips a test where no file system can be mounted; in CI that is a failure.
+func fuse(t testing.TB) {
+	t.Helper()
 	if err := lossyfs.Missing(); err != nil {
 		if os.Getenv("CI") != "" {
 			t.Fatal(err)
 		}
 		t.Skip(err)
 	}
+}
+
+func TestPowerCutLosesNothingThatTheStoreAnswered(t *testing.T) {
+	fuse(t)
 	n := 4
 	if s := os.Getenv("MESHHOST_POWERCUT_ROUNDS"); s != "" {
 		var err error
@@ -279,4 +289,22 @@ func TestPowerCutLosesNothingThatTheStoreAnswered(t *testing.T) {
 func sum8(_ sqlite.Context, args []sqlite.Value) (sqlite.Value, error) {
 	sum := sha256.Sum256(args[0].Blob())
 	return sqlite.TextValue(fmt.Sprintf("%x", sum[:8])), nil
+}
+
+func TestPowerCutDuringTheFirstStartLeavesAStoreThatOpens(t *testing.T) {
+	fuse(t)
+	step := 1
+	if os.Getenv("MESHHOST_POWERCUT_ROUNDS") == "" {
+		step = 5
+	}
+	starts := lossyfs.CutStarts(t, 1, step, func() lossyfs.Store { return &underLoad{} })
+	fmt.Printf("RESULT power_cut_at_start store=host %v\n", starts)
+	if err := starts.Failure(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDiskFaultsAreErrorsAndPassWithoutARestart(t *testing.T) {
+	fuse(t)
+	lossyfs.Faults(t, "host", func() lossyfs.Store { return &underLoad{} })
 }

@@ -52,6 +52,26 @@ func TestPowerCutLosesNothingThatTheOutboxAnswered(t *testing.T) {
 	}
 }
 
+func TestPowerCutDuringTheFirstStartLeavesAnOutboxThatOpens(t *testing.T) {
+	fuse(t)
+	bin := binaries(t)
+	step := 1
+	if os.Getenv("MESHHOST_POWERCUT_ROUNDS") == "" {
+		step = 10
+	}
+	starts := lossyfs.CutStarts(t, 1, step, func() lossyfs.Store { return newBox(t, bin) })
+	fmt.Printf("RESULT power_cut_at_start store=outbox-sqlite %v\n", starts)
+	if err := starts.Failure(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDiskFaultsAreErrorsOfTheOutboxAndPassWithoutARestart(t *testing.T) {
+	fuse(t)
+	bin := binaries(t)
+	lossyfs.Faults(t, "outbox-sqlite", func() lossyfs.Store { return newBox(t, bin) })
+}
+
 // sabotageRounds are those of a sabotaged store; most of them must lose something.
 const sabotageRounds, sabotageLossy = 50, 45
 

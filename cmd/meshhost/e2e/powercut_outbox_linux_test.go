@@ -44,6 +44,7 @@ type boxUnderTest struct {
 	mu    sync.Mutex
 	rows  map[string]*known // by id
 	acked atomic.Int64      // operations
+	fails atomic.Int64      // calls that ended with an error
 	fault error             // an answer that makes no sense
 
 	plugin  *plugin.Plugin
@@ -94,6 +95,8 @@ func (b *boxUnderTest) Start(dir string, _ int, rng *rand.Rand) error {
 
 func (b *boxUnderTest) Acked() int { return int(b.acked.Load()) }
 
+func (b *boxUnderTest) Failed() int { return int(b.fails.Load()) }
+
 func (b *boxUnderTest) Kill(release func()) error {
 	b.stopped.Store(true)
 	err := syscall.Kill(b.plugin.Status().Pid, syscall.SIGKILL)
@@ -115,8 +118,8 @@ var next = map[sdk.EntryState][]struct {
 	sdk.StateCancelled: {{sdk.OpRequeue, sdk.StatePending}},
 }
 
-// load appends and settles until the first call without an answer. A worker
-// settles its own rows only, so that it knows what it left them in.
+// load appends and settles, and repeats what had no answer, as the host does. A
+// worker settles its own rows only, so that it knows what it left them in.
 func (b *boxUnderTest) load(box sdk.Outbox, rng *rand.Rand) {
 	own := map[string]sdk.EntryState{}
 	var order []string
@@ -142,11 +145,8 @@ func (b *boxUnderTest) load(box sdk.Outbox, rng *rand.Rand) {
 			continue
 		}
 		b.note(ops, to)
-		results, err := box.Apply(context.Background(), ops)
-		if err != nil {
-			return
-		}
-		if !b.settle(ops, to, results) {
+		results, tries := b.apply(box, ops)
+		if results == nil || !b.settle(ops, to, results, tries) {
 			return
 		}
 		for i := range ops {
@@ -156,6 +156,25 @@ func (b *boxUnderTest) load(box sdk.Outbox, rng *rand.Rand) {
 				order = append(order, id)
 			}
 			own[id] = to[i]
+		}
+	}
+}
+
+// retryEvery is how soon the drivers repeat what failed.
+const retryEvery = 5 * time.Millisecond
+
+// apply repeats a call until it is answered or the driver is stopped: then nil.
+func (b *boxUnderTest) apply(box sdk.Outbox, ops []sdk.Op) (results []sdk.OpResult, tries int) {
+	for {
+		results, err := box.Apply(context.Background(), ops)
+		tries++
+		if err == nil {
+			return results, tries
+		}
+		b.fails.Add(1)
+		<-time.NewTimer(retryEvery).C
+		if b.stopped.Load() {
+			return nil, tries
 		}
 	}
 }
@@ -187,17 +206,16 @@ func (b *boxUnderTest) note(ops []sdk.Op, to []sdk.EntryState) {
 	}
 }
 
-// settle logs what was answered.
-func (b *boxUnderTest) settle(ops []sdk.Op, to []sdk.EntryState, results []sdk.OpResult) bool {
+// settle logs what was answered, after so many tries.
+func (b *boxUnderTest) settle(ops []sdk.Op, to []sdk.EntryState, results []sdk.OpResult, tries int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for i := range ops {
-		want := sdk.OpApplied
-		id := ops[i].ID
+		id, want, again := ops[i].ID, sdk.OpApplied, sdk.OpAlready
 		if e := ops[i].Entry; e != nil {
-			want, id = sdk.OpStored, e.ID
+			id, want, again = e.ID, sdk.OpStored, sdk.OpExists
 		}
-		if results[i].Code != want {
+		if results[i].Code != want && (tries == 1 || results[i].Code != again) {
 			b.fault = fmt.Errorf("%s of %s: %+v", ops[i].Kind, id, results[i])
 			return false
 		}

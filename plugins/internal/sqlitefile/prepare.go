@@ -90,6 +90,13 @@ func checkMagic(spec Spec, file *os.File) (empty bool, err error) {
 	if _, err := io.ReadFull(file, head); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return false, fmt.Errorf("%s: read %s: %w", spec.What, spec.Path, err)
 	}
+	if string(head) == string(make([]byte, len(magic))) {
+		// A power cut during the first start can leave a page of zeros, and beside
+		// it the journal by which SQLite begins anew.
+		if journal, err := os.Stat(spec.Path + "-journal"); err == nil && journal.Size() > 0 {
+			return true, nil
+		}
+	}
 	if string(head) != magic {
 		return false, fmt.Errorf("%s: %s is not a SQLite database; move it away or set path to another file", spec.What, spec.Path)
 	}

@@ -444,19 +444,18 @@ func (d *Disk) ReadFile(name string) ([]byte, error) {
 	return bytes.Clone(o.data), nil
 }
 
-// Dirty counts the pages that a cut at this moment would take.
-func (d *Disk) Dirty() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.dirtyBelow(d.root)
-}
-
-func (d *Disk) dirtyBelow(o *object) (n int) {
+// dirty counts the pages below o that a cut at this moment would take.
+func (d *Disk) dirty(o *object) (n int) {
 	for _, e := range o.entries {
-		n += d.dirtyBelow(e)
+		n += d.dirty(e)
 	}
-	if !d.isScratch(o.name) {
-		n += len(o.before)
+	if d.isScratch(o.name) {
+		return n
+	}
+	for page, was := range o.before {
+		if !bytes.Equal(o.page(page), was) {
+			n++
+		}
 	}
 	return n
 }

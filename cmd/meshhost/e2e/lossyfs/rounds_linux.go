@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -16,8 +15,10 @@ type Store interface {
 	// Start starts the store's processes on the disk mounted at dir and puts load
 	// on them, without end. round tells apart what several rounds write.
 	Start(dir string, round int, rng *rand.Rand) error
-	// Acked is how many operations were acknowledged so far.
+	// Acked is how many operations were acknowledged so far, Failed how often one
+	// was answered with an error. The driver repeats those until they succeed.
 	Acked() int
+	Failed() int
 	// Kill sends SIGKILL to the processes, calls release, and returns when they
 	// are gone and the driver has taken note of the last acknowledgement.
 	Kill(release func()) error
@@ -125,38 +126,19 @@ func (t *Tally) add(loss Loss, v Verdict) {
 
 // cutOnce is one round. Its error is one of the rig, not of the store.
 func cutOnce(t testing.TB, s Store, d *Disk, mode Mode, round int, rng *rand.Rand, tally *Tally) (v Verdict, loss Loss, err error) {
-	mounted := func(use func(dir string) error) error {
-		dir, err := os.MkdirTemp("", "lossy")
-		if err != nil {
-			return err
-		}
-		m, err := d.Mount(dir)
-		if err != nil {
-			return err
-		}
-		return errors.Join(use(dir), m.Unmount(), os.Remove(dir))
-	}
-	err = mounted(func(dir string) error {
-		before := s.Acked()
+	err = d.mounted(func(dir string) error {
+		before, extra := s.Acked(), rng.IntN(300)
 		if err := s.Start(dir, round, rng); err != nil {
 			return err
 		}
-		limit := time.NewTimer(patience)
-		defer limit.Stop()
-		tick := time.NewTicker(time.Millisecond)
-		defer tick.Stop()
-		for want := before + 20 + rng.IntN(300); s.Acked() < want; {
-			select {
-			case <-tick.C:
-			case <-limit.C:
-				return errors.Join(errors.New("the load does not get on"), s.Kill(d.Release))
-			}
+		if err := await(func() bool { return s.Acked() >= before+20+extra }); err != nil {
+			return errors.Join(fmt.Errorf("the load does not get on: %w", err), s.Kill(d.Release))
 		}
 		var moment Event
-		d.Arm(moments(rng, &moment))
+		d.Arm(d.moments(rng, &moment))
 		select {
 		case <-d.Dead():
-		case <-limit.C:
+		case <-time.After(patience):
 			d.PowerOff()
 			err = errors.New("the moment of the cut did not come")
 		}
@@ -179,7 +161,7 @@ func cutOnce(t testing.TB, s Store, d *Disk, mode Mode, round int, rng *rand.Ran
 	if v = s.CheckFiles(d); !v.ok() {
 		return v, loss, nil
 	}
-	err = mounted(func(dir string) error {
+	err = d.mounted(func(dir string) error {
 		v = s.CheckOpen(dir)
 		return nil
 	})
@@ -190,10 +172,27 @@ func cutOnce(t testing.TB, s Store, d *Disk, mode Mode, round int, rng *rand.Ran
 // its promise may never ask for a sync.
 const overdue = 5000
 
+// await polls until cond holds.
+func await(cond func() bool) error {
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !cond() {
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			return fmt.Errorf("not within %v", patience)
+		}
+	}
+	return nil
+}
+
 // moments chooses when the cut comes: with a commit half written, just before
 // it is durable, or in the middle of a checkpoint, after some more of the same.
-// At each there is at least one page that is not durable.
-func moments(rng *rand.Rand, chosen *Event) func(Event) bool {
+// At each there is at least one page to lose: a checkpoint may write what is
+// there already.
+func (d *Disk) moments(rng *rand.Rand, chosen *Event) func(Event) bool {
 	kinds := []struct {
 		op     Op
 		suffix string
@@ -213,7 +212,7 @@ func moments(rng *rand.Rand, chosen *Event) func(Event) bool {
 		if ev.Op == k.op && strings.HasSuffix(ev.Name, k.suffix) {
 			skip--
 		}
-		if skip >= 0 && writes < overdue {
+		if skip >= 0 && writes < overdue || d.dirty(d.root) == 0 {
 			return false
 		}
 		*chosen = ev
