@@ -258,19 +258,8 @@ func (u *underLoad) CheckOpen(dir string) lossyfs.Verdict {
 	return u.compare(have[:len(have)-1], nil)
 }
 
-// fuse skips a test where no file system can be mounted; in CI that is a failure.
-func fuse(t testing.TB) {
-	t.Helper()
-	if err := lossyfs.Missing(); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-}
-
 func TestPowerCutLosesNothingThatTheStoreAnswered(t *testing.T) {
-	fuse(t)
+	lossyfs.Require(t)
 	n := 4
 	if s := os.Getenv("MESHHOST_POWERCUT_ROUNDS"); s != "" {
 		var err error
@@ -292,7 +281,7 @@ func sum8(_ sqlite.Context, args []sqlite.Value) (sqlite.Value, error) {
 }
 
 func TestPowerCutDuringTheFirstStartLeavesAStoreThatOpens(t *testing.T) {
-	fuse(t)
+	lossyfs.Require(t)
 	step := 1
 	if os.Getenv("MESHHOST_POWERCUT_ROUNDS") == "" {
 		step = 5
@@ -305,6 +294,6 @@ func TestPowerCutDuringTheFirstStartLeavesAStoreThatOpens(t *testing.T) {
 }
 
 func TestDiskFaultsAreErrorsAndPassWithoutARestart(t *testing.T) {
-	fuse(t)
+	lossyfs.Require(t)
 	lossyfs.Faults(t, "host", func() lossyfs.Store { return &underLoad{} })
 }

@@ -25,17 +25,6 @@ func cuts(t testing.TB) int {
 	return n
 }
 
-// fuse skips a test where no file system can be mounted; in CI that is a failure.
-func fuse(t testing.TB) {
-	t.Helper()
-	if err := lossyfs.Missing(); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-}
-
 // outboxCuts cuts the power of an outbox; the host's own store has the same test
 // in its package.
 func outboxCuts(t testing.TB, bin built, rounds int) lossyfs.Tally {
@@ -44,7 +33,7 @@ func outboxCuts(t testing.TB, bin built, rounds int) lossyfs.Tally {
 }
 
 func TestPowerCutLosesNothingThatTheOutboxAnswered(t *testing.T) {
-	fuse(t)
+	lossyfs.Require(t)
 	tally := outboxCuts(t, binaries(t), cuts(t))
 	fmt.Printf("RESULT power_cut store=outbox-sqlite %v\n", tally)
 	if err := tally.Failure(); err != nil {
@@ -53,7 +42,7 @@ func TestPowerCutLosesNothingThatTheOutboxAnswered(t *testing.T) {
 }
 
 func TestPowerCutDuringTheFirstStartLeavesAnOutboxThatOpens(t *testing.T) {
-	fuse(t)
+	lossyfs.Require(t)
 	bin := binaries(t)
 	step := 1
 	if os.Getenv("MESHHOST_POWERCUT_ROUNDS") == "" {
@@ -67,7 +56,7 @@ func TestPowerCutDuringTheFirstStartLeavesAnOutboxThatOpens(t *testing.T) {
 }
 
 func TestDiskFaultsAreErrorsOfTheOutboxAndPassWithoutARestart(t *testing.T) {
-	fuse(t)
+	lossyfs.Require(t)
 	bin := binaries(t)
 	lossyfs.Faults(t, "outbox-sqlite", func() lossyfs.Store { return newBox(t, bin) })
 }
@@ -81,7 +70,7 @@ func TestSabotageOfSyncsIsCaught(t *testing.T) {
 		t.Log("RESULT sabotage not asked for: make sabotage runs it")
 		return
 	}
-	fuse(t)
+	lossyfs.Require(t)
 	t.Run("outbox", func(t *testing.T) {
 		tally := outboxCuts(t, binaries(t, "nosync"), sabotageRounds)
 		caught := tally.Lossy >= sabotageLossy && tally.Failure() != nil

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
-	"math/rand/v2"
 	"path"
 	"slices"
 	"strings"
@@ -35,21 +33,6 @@ const (
 type Event struct {
 	Op   Op
 	Name string // of the file or directory, without its path
-}
-
-// Mode says what a power cut leaves of what was not synced.
-type Mode string
-
-// The modes of a cut.
-const (
-	Drop Mode = "drop" // nothing
-	Torn Mode = "torn" // half of the pages, some of the sizes and names
-)
-
-// Loss is what a cut took.
-type Loss struct {
-	Pages int // that differ from what was written last
-	Names int // changes of directories that are undone
 }
 
 // Disk is a tree of files. Its methods may be called concurrently.
@@ -207,134 +190,6 @@ func (d *Disk) request(r request) syscall.Errno {
 		return 0
 	}
 	return r.act()
-}
-
-// Cut forgets what was not synced and gives power again. Nothing may be mounted.
-func (d *Disk) Cut(mode Mode, rng *rand.Rand) Loss {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	var loss Loss
-	c := cut{disk: d, mode: mode, rng: rng, loss: &loss, files: map[*object]bool{}}
-	before := map[*object]bool{}
-	reach(d.root, before)
-	c.names(d.root, map[*object]bool{})
-	for o := range before {
-		if !c.files[o] && !d.isScratch(o.name) {
-			loss.Pages += (len(o.data) + PageSize - 1) / PageSize // its name is gone
-		}
-	}
-	c.content()
-	d.watch, d.off, d.faults = nil, false, nil
-	d.dead, d.released = make(chan struct{}), make(chan struct{})
-	return loss
-}
-
-// reach collects the files below a directory.
-func reach(dir *object, files map[*object]bool) {
-	for _, o := range dir.entries {
-		if o.dir {
-			reach(o, files)
-		} else {
-			files[o] = true
-		}
-	}
-}
-
-// cut is one power cut under way.
-type cut struct {
-	disk  *Disk
-	mode  Mode
-	rng   *rand.Rand
-	loss  *Loss
-	files map[*object]bool // that survive
-}
-
-// names undoes changes of directories: all, or the last ones, for a directory
-// is a journal that lost its end.
-func (c *cut) names(dir *object, seen map[*object]bool) {
-	if seen[dir] {
-		return
-	}
-	seen[dir] = true
-	keep := 0
-	if c.mode == Torn {
-		keep = c.rng.IntN(len(dir.undo) + 1)
-	}
-	for len(dir.undo) > keep {
-		last := &dir.undo[len(dir.undo)-1]
-		for ch := last; ch != nil; ch = ch.next {
-			set(dir.entries, ch.name, ch.was)
-		}
-		dir.undo = dir.undo[:len(dir.undo)-1]
-		c.loss.Names++
-	}
-	dir.undo = nil
-	for _, name := range slices.Sorted(maps.Keys(dir.entries)) {
-		o := dir.entries[name]
-		o.name = name
-		if o.dir {
-			c.names(o, seen)
-		} else {
-			c.files[o] = true
-		}
-	}
-}
-
-func set(entries map[string]*object, name string, o *object) {
-	if o == nil {
-		delete(entries, name)
-		return
-	}
-	entries[name] = o
-}
-
-// content puts pages and sizes back.
-func (c *cut) content() {
-	type page struct {
-		o *object
-		n int64
-	}
-	files := slices.SortedFunc(maps.Keys(c.files), func(a, b *object) int { return int(a.ino) - int(b.ino) })
-	var pages []page
-	for _, o := range files {
-		for _, n := range slices.Sorted(maps.Keys(o.before)) {
-			if !bytes.Equal(o.page(n), o.before[n]) {
-				pages = append(pages, page{o, n})
-			}
-		}
-	}
-	gone := make(map[page]bool, len(pages))
-	c.rng.Shuffle(len(pages), func(i, j int) { pages[i], pages[j] = pages[j], pages[i] })
-	kept := 0
-	if c.mode == Torn {
-		kept = len(pages) / 2
-	}
-	for i, p := range pages {
-		gone[p] = i >= kept || p.o.missed[p.n]
-	}
-	for _, o := range files {
-		size := o.durable
-		if c.mode == Torn && c.rng.IntN(2) == 0 {
-			size = int64(len(o.data))
-		}
-		after := make([]byte, max(size, int64(len(o.data))))
-		copy(after, o.data)
-		for n, was := range o.before {
-			cutOff := n*PageSize >= int64(len(o.data))
-			if gone[page{o, n}] || cutOff {
-				clear(after[min(n*PageSize, int64(len(after))):min((n+1)*PageSize, int64(len(after)))])
-				copy(after[min(n*PageSize, int64(len(after))):], was)
-			}
-		}
-		after = after[:size]
-		for n, was := range o.before {
-			if now := o.page(n); !bytes.Equal(now, was) && !bytes.Equal(now, pageOf(after, n)) && !c.disk.isScratch(o.name) {
-				c.loss.Pages++
-			}
-		}
-		o.data, o.durable = after, size
-		o.before, o.missed = map[int64][]byte{}, map[int64]bool{}
-	}
 }
 
 func (d *Disk) isScratch(name string) bool {

@@ -79,12 +79,6 @@ func carryOut(steps string) error {
 // use mounts the disk, lets a process do the steps and unmounts.
 func use(t *testing.T, d *Disk, steps string) error {
 	t.Helper()
-	if err := Missing(); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
 	dir := t.TempDir()
 	m, err := d.Mount(dir)
 	if err != nil {
@@ -123,6 +117,7 @@ func text(d *Disk, name string) string {
 }
 
 func TestACutTakesWhatWasNotSynced(t *testing.T) {
+	Require(t)
 	for _, c := range []struct {
 		name, steps string
 		loss        Loss
@@ -158,6 +153,7 @@ func TestACutTakesWhatWasNotSynced(t *testing.T) {
 }
 
 func TestATornCutTakesHalf(t *testing.T) {
+	Require(t)
 	shapes := map[string]int{}
 	for seed := range uint64(40) {
 		d := New()
@@ -184,6 +180,7 @@ func TestATornCutTakesHalf(t *testing.T) {
 }
 
 func TestASyncThatFailedIsNotMadeGoodByAnother(t *testing.T) {
+	Require(t)
 	d := New()
 	if err := use(t, d, "write a 0 x\nwrite a 1 x\nsync a\nsync ."); err != nil {
 		t.Fatal(err)
@@ -206,6 +203,7 @@ func TestASyncThatFailedIsNotMadeGoodByAnother(t *testing.T) {
 }
 
 func TestFaultsAnswer(t *testing.T) {
+	Require(t)
 	for name, c := range map[string]struct {
 		fault *Fault
 		steps string
@@ -238,6 +236,7 @@ func TestFaultsAnswer(t *testing.T) {
 }
 
 func TestWithoutPowerARequestHangsUntilTheProcessIsDead(t *testing.T) {
+	Require(t)
 	d := New()
 	if err := use(t, d, "write a 0 x\nsync a\nsync ."); err != nil {
 		t.Fatal(err)

@@ -28,7 +28,7 @@ func Faults(t *testing.T, name string, fresh func() Store) {
 		{name: "read_only", fault: ReadOnly()},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d, s := New("-shm", ".lock"), fresh()
+			d, s := New("-shm", ".lock", "-mark"), fresh()
 			rng := rand.New(rand.NewPCG(1, 1))
 			var acked, failed int
 			err := d.mounted(func(dir string) error {

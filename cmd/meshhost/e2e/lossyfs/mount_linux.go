@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"testing"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fs"
@@ -44,8 +45,22 @@ func (m *Mounted) Unmount() error {
 	return nil
 }
 
-// Missing says what keeps this machine from mounting, and nil if nothing does.
-func Missing() error {
+// Require skips a test on a machine that can't mount, and says how to get there.
+// In CI that is a failure.
+func Require(t testing.TB) {
+	t.Helper()
+	err := missing()
+	switch {
+	case err == nil:
+	case os.Getenv("CI") != "":
+		t.Fatal(err)
+	default:
+		t.Skip(err)
+	}
+}
+
+// missing says what keeps this machine from mounting.
+func missing() error {
 	if os.Geteuid() != 0 {
 		return errors.New("mounting needs root: run the tests as root")
 	}

@@ -83,7 +83,7 @@ func Rounds(t testing.TB, seed uint64, n int, fresh func() Store) Tally {
 	for round := range n {
 		rng := rand.New(rand.NewPCG(seed, uint64(round)))
 		if round%life == 0 || s == nil {
-			s, d = fresh(), New("-shm", ".lock")
+			s, d = fresh(), New("-shm", ".lock", "-mark")
 		}
 		mode := Drop
 		if round%2 == 1 {

@@ -36,7 +36,7 @@ func (s Starts) Failure() error {
 func CutStarts(t testing.TB, seed uint64, step int, fresh func() Store) (s Starts) {
 	t.Helper()
 	var moments []*Disk
-	d := New("-shm", ".lock")
+	d := New("-shm", ".lock", "-mark")
 	requests := 0
 	d.Arm(func(Event) bool {
 		if requests++; requests%step == 0 {
