@@ -3,6 +3,7 @@ package outbound
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -87,6 +88,7 @@ func (o *Outbound) Accept(ctx context.Context, req Request) (Reply, error) {
 			return rep, err
 		}
 	}
+	received := time.Now()
 	target, err := o.opts.Names.Resolve(ctx, a.Name, req.To)
 	if err != nil && plugin.OutcomeUnknown(err) { // of the look-up, that is
 		return Reply{}, unstored("target_unresolved", "who is meant could not be found out", err)
@@ -98,13 +100,26 @@ func (o *Outbound) Accept(ctx context.Context, req Request) (Reply, error) {
 	if err != nil {
 		return Reply{}, err
 	}
+	a.trail.begin(e.ID, e.ClientMessageID, arrival(received, &req, &target)...)
 	res, err := o.committers[a.Outbox].Append(ctx, *e)
+	if !kept(e, res, err) {
+		a.trail.drop(e.ID)
+	}
 	if err != nil {
 		return Reply{ID: e.ID, ClientMessageID: e.ClientMessageID}, err
 	}
 	rep, err := o.answer(ctx, a, e, res)
 	rep.Target, rep.Name, rep.From = target.Spec, target.Name, target.From
 	return rep, err
+}
+
+// kept reports whether e is in the outbox after its append, or may be.
+func kept(e *sdk.Entry, res sdk.OpResult, err error) bool {
+	var known *sdk.Error
+	if err != nil {
+		return errors.As(err, &known) && known.Reason == "outcome_unknown"
+	}
+	return res.ID == e.ID
 }
 
 // unstored makes the error of a step before the append: whatever became of its

@@ -224,6 +224,7 @@ type attempt struct {
 
 func (l *Lane) write(q *queue) {
 	a := &attempt{q: q, r: q.rows[0]}
+	a.r.sentAt = l.now()
 	q.inflight = true
 	l.inflight++
 	l.flightMu.Lock()

@@ -45,6 +45,10 @@ type Lane struct {
 	jitter    func() float64
 	changed   func(*change)
 	relist    func()
+	// failed ends the wait for a row with an error, or makes it look again.
+	failed func(id string, err error)
+	trail  *trail
+	ladder *ladder
 
 	wake chan struct{}
 	mu   sync.Mutex
@@ -88,7 +92,10 @@ type Lane struct {
 	// discard is true when what the Fetch under way brings may lack anything.
 	discard bool
 	leased  leased
-	waiting map[string]struct{}
+	// waiting are the heads that wait for their peer, by target.
+	waiting map[string]absent
+	// late are acks that came after their timeout for rows that memory lacks.
+	late []sdk.Op
 	// reseed is true when the backend is to be asked for whom rows wait,
 	// seeding while it is.
 	reseed, seeding bool
@@ -114,10 +121,11 @@ type (
 	mailOnline struct{ online, fresh bool }
 	mailPeers  struct{ keys []string }
 	mailWoken  struct {
-		target string
-		epoch  int64
-		res    sdk.OpResult
+		absent
+		epoch int64
+		res   sdk.OpResult
 	}
+	mailFenced struct{ epoch int64 } // the ladder's op was
 	mailLease struct {
 		res sdk.Lease
 		err error
@@ -135,13 +143,14 @@ type (
 	mailGrew    struct{ target string } // rows came that memory did not see
 	mailLate    struct{ id, messageID string }
 	mailLateSet struct {
-		op  sdk.Op
-		res sdk.OpResult
+		op    sdk.Op
+		entry *sdk.Entry // with an id at least
+		res   sdk.OpResult
 	}
 	mailReady   struct{} // the backend is there (again)
 	mailWaiting struct {
-		targets []string
-		last    bool
+		heads []absent
+		last  bool
 	}
 	mailDrain struct{}
 )
@@ -178,6 +187,7 @@ func (l *Lane) postFresh(f *fresh) {
 func (l *Lane) run(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	l.calls.Go(func() { l.ladder.run(ctx) })
 	l.dirty = true
 	for {
 		l.step(ctx)
@@ -200,6 +210,8 @@ func (l *Lane) run(ctx context.Context) {
 // step handles the mail and then does whatever is due.
 func (l *Lane) step(ctx context.Context) {
 	l.readMail()
+	l.ladder.hold(l.leased.epoch, l.leased.until)
+	l.settleLate(ctx)
 	now := l.now()
 	if l.draining {
 		l.finishDrain()
@@ -306,6 +318,8 @@ func (l *Lane) handle(m any) {
 		l.onWoken(m)
 	case mailLease:
 		l.onLease(m)
+	case mailFenced:
+		l.fenced(m.epoch)
 	case mailCancel:
 		m.answer <- l.freeze(m.id)
 	case mailCancelled:

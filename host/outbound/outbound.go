@@ -83,6 +83,7 @@ type Outbound struct {
 	committers map[string]*Committer
 	reads      map[string]*reads // from Start on
 	waiters    *waiters
+	startedAt  time.Time
 	wg         sync.WaitGroup
 	stop       context.CancelFunc
 	stopStore  context.CancelFunc
@@ -104,6 +105,7 @@ const (
 type attached struct {
 	Mesh
 	lane   *Lane
+	trail  *trail
 	atRest *identity.AtRest
 	store  Backend
 }
@@ -128,17 +130,18 @@ func New(opts Options) (*Outbound, error) {
 		if m.Pacer == nil {
 			m.Pacer = &Pacer{}
 		}
-		a := &attached{Mesh: m, atRest: m.Key.AtRest("outbox"), store: b}
+		a := &attached{Mesh: m, atRest: m.Key.AtRest("outbox"), store: b, trail: newTrail()}
 		a.lane = &Lane{
 			name: laneName(m.Name), mesh: m.Name, outbox: b.Outbox, committer: o.committers[m.Outbox],
 			link: m.Link, pacer: m.Pacer, atRest: a.atRest,
 			lease:  leaseOptions{owner: opts.Owner, incarnation: opts.Incarnation},
 			logger: opts.Logger.Named("lane." + m.Name), now: time.Now, jitter: rand.Float64,
-			changed: o.changed, relist: func() { opts.Relist(m.Name) },
-			wake: make(chan struct{}, 1), queues: map[string]*queue{}, waiting: map[string]struct{}{},
+			changed: o.changed, failed: o.waiters.tell, relist: func() { opts.Relist(m.Name) }, trail: a.trail,
+			wake: make(chan struct{}, 1), queues: map[string]*queue{}, waiting: map[string]absent{},
 			left: map[string]struct{}{}, grew: map[string]struct{}{}, flight: map[string]struct{}{},
 			suspects: map[*row]*queue{}, cancelling: map[string]struct{}{}, drained: make(chan struct{}),
 		}
+		a.lane.ladder = newLadder(a.lane)
 		o.meshes[m.Name] = a
 	}
 	return o, nil
@@ -155,7 +158,7 @@ func (o *Outbound) Start(ctx context.Context) {
 	}
 	storeCtx, stopStore := context.WithCancel(ctx)
 	laneCtx, stop := context.WithCancel(ctx)
-	o.stop, o.stopStore = stop, stopStore
+	o.stop, o.stopStore, o.startedAt = stop, stopStore, time.Now()
 	for _, c := range o.committers {
 		o.wg.Go(func() { c.run(storeCtx, 2*time.Second) })
 	}
@@ -222,6 +225,7 @@ func (o *Outbound) Close(ctx context.Context) error {
 func (o *Outbound) Online(mesh string, online, fresh bool) {
 	if a := o.meshes[mesh]; a != nil {
 		a.lane.post(mailOnline{online, fresh})
+		a.lane.ladder.setOnline(online)
 	}
 }
 
@@ -253,9 +257,22 @@ func (o *Outbound) OutboxReady(name string) {
 	}
 }
 
-// stored hands a fresh row to its lane.
+// Ladders counts, by mesh, what was asked about the delivery of messages.
+func (o *Outbound) Ladders() map[string]LadderStats {
+	out := map[string]LadderStats{}
+	for name, a := range o.meshes {
+		out[name] = a.lane.ladder.stats()
+	}
+	return out
+}
+
+// stored tells of a fresh row and hands it to its lane.
 func (o *Outbound) stored(e *sdk.Entry, res sdk.OpResult) {
 	if a := o.meshes[e.Mesh]; a != nil {
+		o.changed(&change{
+			ID: e.ID, ClientMessageID: e.ClientMessageID, Target: e.Target, State: sdk.StatePending,
+			Detail: HopStored, mesh: e.Mesh, hop: HopStored,
+		})
 		a.lane.postFresh(&fresh{e, res})
 	}
 }
@@ -267,9 +284,15 @@ func (o *Outbound) doubtful(e *sdk.Entry) {
 	}
 }
 
-// changed publishes a transition and wakes whoever waits for it.
+// changed notes and publishes a transition and wakes whoever waits for it.
 func (o *Outbound) changed(c *change) {
-	o.waiters.notify(c.ID)
+	if c.at.IsZero() {
+		c.at = time.Now()
+	}
+	if a := o.meshes[c.mesh]; a != nil {
+		a.trail.note(c.ID, c.ClientMessageID, hopOf(c))
+	}
+	o.waiters.tell(c.ID, nil)
 	o.opts.Publish("outbox", c.mesh, c)
 }
 

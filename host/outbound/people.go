@@ -77,7 +77,7 @@ func (o *Outbound) Cancel(ctx context.Context, id string) (*sdk.Entry, error) {
 			WithNext("Try again in a moment; if the broker takes it, it can't be cancelled.")
 	}
 	op := sdk.Op{Kind: sdk.OpCancel, ID: id}
-	return o.change(ctx, a, e, op, sdk.StateCancelled, "cancelled", func(r sdk.OpResult) {
+	return o.change(ctx, a, e, op, sdk.StateCancelled, HopCancelled, func(r sdk.OpResult) {
 		a.lane.post(mailCancelled{
 			id: id, target: e.Target, gone: r.Code == sdk.OpApplied || r.Code == sdk.OpAlready,
 			waited: e.State == sdk.StateWaiting,
@@ -96,7 +96,7 @@ func (o *Outbound) Requeue(ctx context.Context, id string) (*sdk.Entry, error) {
 	}
 	notAfter := time.Now().Add(o.opts.Lifetime).Truncate(time.Millisecond)
 	op := sdk.Op{Kind: sdk.OpRequeue, ID: id, NotAfter: notAfter}
-	return o.change(ctx, a, e, op, sdk.StatePending, "requeued", func(sdk.OpResult) {
+	return o.change(ctx, a, e, op, sdk.StatePending, HopRequeued, func(sdk.OpResult) {
 		a.lane.post(mailGrew{e.Target})
 	})
 }
@@ -128,7 +128,7 @@ func (o *Outbound) change(ctx context.Context, a *attached, e *sdk.Entry, op sdk
 		if r.Code == sdk.OpApplied {
 			o.changed(&change{
 				ID: e.ID, ClientMessageID: e.ClientMessageID, Target: e.Target, State: to,
-				BrokerMessageID: e.BrokerMessageID, Detail: word, mesh: e.Mesh,
+				BrokerMessageID: e.BrokerMessageID, Detail: word, mesh: e.Mesh, hop: word,
 			})
 		}
 		answer <- r

@@ -247,7 +247,10 @@ func TestPeopleFindMessagesAndHearWhatIsWrong(t *testing.T) {
 		}
 		h.store.set(nil, nil)
 		synctest.Wait()
-		if len(h.events) != 1 || h.events[0].State != sdk.StateAccepted || h.events[0].ID != id || h.events[0].BrokerMessageID != "b" {
+		if len(h.events) != 2 || *h.events[0] != (change{
+			ID: id, ClientMessageID: "1", Target: h.names.keys["ann"], State: sdk.StatePending, Detail: "stored",
+			mesh: "team", hop: HopStored, at: h.events[0].at,
+		}) || h.events[1].State != sdk.StateAccepted || h.events[1].ID != id || h.events[1].BrokerMessageID != "b" {
 			t.Errorf("events: %+v", h.events)
 		}
 	})
