@@ -318,6 +318,8 @@ func (l *Lane) handle(m any) {
 		l.onWoken(m)
 	case mailLease:
 		l.onLease(m)
+	case mailView:
+		m.answer <- l.view(m.id, m.target)
 	case mailFenced:
 		l.fenced(m.epoch)
 	case mailCancel:

@@ -29,6 +29,16 @@ func (p *Pacer) Wait(now time.Time) time.Duration {
 	return 0
 }
 
+// Pause is Wait for who only wants to know: it takes no turn.
+func (p *Pacer) Pause(now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.interval == 0 {
+		return 0
+	}
+	return max(p.next.Sub(now), 0)
+}
+
 // Limited takes a rate-limit answer: the next send waits one interval of the
 // rate that it named, 60 a minute if it named none (PROTOCOL 1.7).
 func (p *Pacer) Limited(now time.Time, perMinute float64) {
