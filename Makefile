@@ -71,6 +71,10 @@ bench: build ## measure real binaries over real sockets, beside their ceilings
 chaos: build ## kill daemons and plugins under load, ROUNDS (default 20) a victim
 	MESHHOST_CHAOS_ROUNDS=$(or $(ROUNDS),20) .ci/test -count 1 -run 'TestChaos' -timeout 60m ./cmd/meshhost/e2e
 
+.PHONY: ratelimit
+ratelimit: build ## send 120 messages through a broker that takes 60 a minute; two minutes
+	MESHHOST_RATELIMIT=1 .ci/test -count 1 -run 'TestRateLimit$$' -timeout 10m ./cmd/meshhost/e2e
+
 .PHONY: sabotage
 sabotage: ## build with each promise broken and prove that a test notices
 	MESHHOST_SABOTAGE=1 .ci/test -count 1 -run 'TestSabotage' -timeout 30m ./cmd/meshhost/e2e
@@ -80,9 +84,10 @@ fresh: ## follow the README in an empty directory with empty caches; takes minut
 	.ci/fresh
 
 .PHONY: ci
-ci: ## what CI runs: build, lint, generated code, tests, fuzzing, a short chaos run
+ci: ## what CI runs: build, lint, generated code, tests, fuzzing, a short chaos run, the rate limit, sabotage
 	CGO_ENABLED=0 $(GO) build ./...
 	$(MAKE) build lint generate-check test
 	$(MAKE) fuzz FUZZTIME=$(or $(FUZZTIME),30s)
 	$(MAKE) chaos ROUNDS=$(or $(ROUNDS),5)
+	$(MAKE) ratelimit
 	$(MAKE) sabotage
