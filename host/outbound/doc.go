@@ -9,6 +9,10 @@
 // one message per target in flight, and turns what the mesh answers into facts
 // (accepted) and schedule (defer, wait, die) for the next Apply.
 //
+// A ladder per lane asks the broker what became of accepted rows (message_status)
+// and sends again what it lost; a trail per mesh remembers the hops of the last
+// messages for Trace.
+//
 // Invariants: what was accepted is in the backend before the caller is told;
 // what a caller was told is not stored never will be; a queue leaves memory
 // only when its settlements are applied, so that a Fetch never brings back
