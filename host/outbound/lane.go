@@ -42,9 +42,11 @@ type Lane struct {
 	lease     leaseOptions
 	logger    hclog.Logger
 	now       func() time.Time
-	jitter    func() float64
-	changed   func(*change)
-	relist    func()
+	// wall is the wall clock, which jumps; now's differences don't.
+	wall    func() time.Time
+	jitter  func() float64
+	changed func(*change)
+	relist  func()
 	// failed ends the wait for a row with an error, or makes it look again.
 	failed func(id string, err error)
 	trail  *trail
@@ -105,6 +107,10 @@ type Lane struct {
 	pausedTo time.Time
 	holdTo   time.Time
 	online   bool
+	// helloAt and helloWall are when the connection came. The broker takes a hello
+	// only from a clock that is right to a minute (PROTOCOL 2.2), so that the wall
+	// clock of that moment can be trusted.
+	helloAt, helloWall time.Time
 	// drained is closed when draining and nothing is in flight or unsettled.
 	draining bool
 	drained  chan struct{}
@@ -126,10 +132,11 @@ type (
 		res   sdk.OpResult
 	}
 	mailFenced struct{ epoch int64 } // the ladder's op was
-	mailLease struct {
+	mailLease  struct {
 		res sdk.Lease
 		err error
-		at  time.Time
+		// at and wall are when it was asked for.
+		at, wall time.Time
 	}
 	mailCancel struct { // may this row be cancelled? true freezes it
 		id     string
@@ -209,6 +216,7 @@ func (l *Lane) run(ctx context.Context) {
 
 // step handles the mail and then does whatever is due.
 func (l *Lane) step(ctx context.Context) {
+	l.leased.slept(l.now(), l.wall())
 	l.readMail()
 	l.ladder.hold(l.leased.epoch, l.leased.until)
 	l.settleLate(ctx)

@@ -135,7 +135,7 @@ func New(opts Options) (*Outbound, error) {
 			name: laneName(m.Name), mesh: m.Name, outbox: b.Outbox, committer: o.committers[m.Outbox],
 			link: m.Link, pacer: m.Pacer, atRest: a.atRest,
 			lease:  leaseOptions{owner: opts.Owner, incarnation: opts.Incarnation},
-			logger: opts.Logger.Named("lane." + m.Name), now: time.Now, jitter: rand.Float64,
+			logger: opts.Logger.Named("lane." + m.Name), now: time.Now, wall: func() time.Time { return time.Now().Round(0) }, jitter: rand.Float64,
 			changed: o.changed, failed: o.waiters.tell, relist: func() { opts.Relist(m.Name) }, trail: a.trail,
 			wake: make(chan struct{}, 1), queues: map[string]*queue{}, waiting: map[string]absent{},
 			left: map[string]struct{}{}, grew: map[string]struct{}{}, flight: map[string]struct{}{},

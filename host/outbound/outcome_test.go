@@ -143,6 +143,12 @@ func TestALateAckCompletesAMessage(t *testing.T) {
 			t.Errorf("%+v %v after %s", e, err, time.Since(begin))
 		}
 		h.wantIDs("", "1 2") // and what is behind it goes on
+		lists := h.lists()
+		time.Sleep(10 * time.Minute)
+		if n := h.lists() - lists; n > 1 {
+			t.Errorf("the peers were listed %d times, though nothing waits", n)
+		}
+		h.out.LateAck("team", "unknown", "late") // of a row that is gone
 	})
 }
 

@@ -36,7 +36,7 @@ func (l *Lane) onOnline(m mailOnline) {
 	}
 	l.holdTo = time.Time{}
 	l.dirty = true
-	l.relistAt = l.now()
+	l.relistAt, l.helloAt, l.helloWall = l.now(), l.now(), l.wall()
 	if !l.leased.valid(l.now()) {
 		l.leased.nextAt = time.Time{}
 	}
