@@ -83,7 +83,6 @@ func (d *ladder) load(p *sdk.ScanPage, gen int) bool {
 		case !d.fill.first && (r.age(now) >= resendWithin || d.resent[e.ID] >= maxResends):
 			continue // it was asked for in the first pass, and may be unknown for good
 		case len(d.rows) >= maxLadderRows:
-			d.fill.missed = true
 			return false // the cursor stays before this page: what is here already is known
 		}
 		d.rows[r.id] = r

@@ -12,6 +12,7 @@ func TestLanesOfOneMemberTakeTurns(t *testing.T) {
 	p := &Pacer{}
 	begin := time.Unix(0, 0)
 	p.Limited(begin, 60)
+	p.Wait("gone", begin) // and comes no more
 	left := map[string]int{"a": 30, "b": 5, "c": 5}
 	ask := map[string]time.Time{"a": begin, "b": begin, "c": begin}
 	var sent []string
