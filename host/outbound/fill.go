@@ -50,6 +50,9 @@ func (d *ladder) scan(ctx context.Context, now time.Time) {
 		return
 	}
 	f.scanning = true
+	if f.cursor == "" { // a pass begins
+		f.missed = false
+	}
 	gen, req := f.gen, sdk.ScanRequest{After: f.cursor, Lane: d.lane, Unconfirmed: true}
 	d.calls.Go(func() {
 		enough := false

@@ -92,8 +92,6 @@ func (h *house) accepted(n int, at func(i int) time.Time) {
 	}
 }
 
-func (h *house) ladder() *ladder { return h.out.meshes["team"].lane.ladder }
-
 func near(got []time.Duration, want ...time.Duration) bool {
 	return slices.EqualFunc(got, want, func(g, w time.Duration) bool {
 		most := time.Duration(0)
