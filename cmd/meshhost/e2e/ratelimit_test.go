@@ -36,6 +36,12 @@ func TestRateLimit(t *testing.T) {
 		return nil
 	})
 	took := time.Since(begin)
+	await(t, 20*time.Second, "the last ones are stored", func() error {
+		if got := len(b.inbox()); got < n {
+			return fmt.Errorf("%d are", got)
+		}
+		return nil
+	})
 	lost, ghost, wrong, err := v.check(b.inbox())
 	states := a.states()
 	dead := states["dead"] + states["expired"] + states["cancelled"]
