@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -53,11 +54,15 @@ type settings struct {
 	beforeServe func(ctx context.Context, h *Host) error
 	// served runs when the socket is open; may be nil.
 	served func()
+	// configPath is what a reload reads; empty: there is nothing to read.
+	configPath string
+	// hangup asks for a reload; may be nil.
+	hangup <-chan os.Signal
 }
 
 // Host is one daemon. Make it with New, then Run it; Close is part of Run.
 type Host struct {
-	cfg       *config.Config
+	setup     atomic.Pointer[setup]
 	opts      settings
 	logger    hclog.Logger
 	startedAt time.Time
@@ -69,7 +74,6 @@ type Host struct {
 	metrics   *metrics
 	runtime   string
 
-	uses     []*use // in the order of mesh.hcl
 	meshes   map[string]*mesh
 	outbound *outbound.Outbound
 	inbound  *inbound.Receiver
@@ -78,31 +82,23 @@ type Host struct {
 	server   *control.Server
 
 	pluginsChanged chan struct{}
+	pluginsCtx     context.Context // the life of all plugins
 	cancelPlugins  context.CancelFunc
+	// reloading is held by who changes the setup.
+	reloading turn
+	// life is the context of Run, nil before the socket is open.
+	life atomic.Pointer[context.Context]
 	// wired is closed when every room stands: plugins start before, and may ask
 	// for a room as soon as they are configured.
 	wired chan struct{}
 }
 
-// use is one block with its plugin.
-type use struct {
-	cfg    *config.Use
-	plugin *plugin.Plugin
-	// state and starts are those that followPlugins saw last; a plugin that
-	// crashed and came back between two looks has the same state.
-	state  plugin.State
-	starts int
-}
-
-// blockOf names a use in lists: "rpc_feature.state".
-func blockOf(u *config.Use) string { return string(u.Kind) + "." + u.Name }
-
 // New takes the data directory and prepares every room; nothing runs yet but
 // the plugins. On an error all is given back.
 func New(ctx context.Context, cfg *config.Config, opts settings) (_ *Host, err error) {
 	h := &Host{
-		cfg: cfg, opts: opts, logger: opts.logger, startedAt: time.Now(), bus: event.New(),
-		meshes: map[string]*mesh{}, pluginsChanged: make(chan struct{}, 1), metrics: newMetrics(), wired: make(chan struct{}),
+		opts: opts, logger: opts.logger, startedAt: time.Now(), bus: event.New(),
+		meshes: map[string]*mesh{}, pluginsChanged: make(chan struct{}, 1), metrics: newMetrics(), wired: make(chan struct{}), reloading: make(turn, 1),
 	}
 	defer func() {
 		if err != nil {
@@ -124,7 +120,7 @@ func New(ctx context.Context, cfg *config.Config, opts settings) (_ *Host, err e
 	if h.presences, err = loadPresences(ctx, h.store); err != nil {
 		return nil, err
 	}
-	h.startPlugins()
+	h.startPlugins(cfg)
 	for _, m := range cfg.Meshes {
 		if h.meshes[m.Name], err = h.newMesh(ctx, m); err != nil {
 			return nil, err
@@ -141,10 +137,8 @@ func New(ctx context.Context, cfg *config.Config, opts settings) (_ *Host, err e
 func (h *Host) wire(ctx context.Context) (err error) {
 	var entries []feature.Entry
 	for _, kind := range []sdk.Kind{sdk.KindFeature, sdk.KindPushHandler, sdk.KindPeerFilter, sdk.KindOutbox} {
-		for _, u := range h.uses {
-			if u.cfg.Kind == kind {
-				entries = append(entries, feature.Entry{Name: u.cfg.Name, Plugin: blockOf(u.cfg), Source: u.plugin})
-			}
+		for _, u := range h.now().of(kind) {
+			entries = append(entries, feature.Entry{Name: u.cfg.Name, Plugin: blockOf(u.cfg), Source: u.plugin})
 		}
 	}
 	h.features = feature.New(entries, h.logger.Named("feature"))
@@ -171,7 +165,7 @@ func (h *Host) wire(ctx context.Context) (err error) {
 	h.metrics.watch(h)
 	r := rooms{h}
 	h.server, err = control.New(control.Options{
-		Outbound: r, Outbox: r, Peers: r, Features: r, Plugins: r, Overview: r, Events: h.bus,
+		Outbound: r, Outbox: r, Peers: r, Features: r, Plugins: r, Overview: r, Reloader: h, Events: h.bus,
 		Metrics: h.metrics.registry, Version: Version(), Logger: h.logger.Named("control"),
 	})
 	return err
@@ -182,18 +176,18 @@ func (h *Host) newOutbound() (*outbound.Outbound, error) {
 		Outboxes: map[string]outbound.Backend{}, Owner: h.store.InstallID(), Incarnation: randomID(),
 		Names: targets{h}, Logger: h.logger.Named("outbound"), Publish: h.bus.Publish, Relist: h.relist,
 	}
-	for _, u := range h.uses {
-		if u.cfg.Kind == sdk.KindOutbox {
-			opts.Outboxes[u.cfg.Name] = outbound.Backend{
-				Outbox:  u.plugin.Outbox(),
-				Durable: func() bool { return u.plugin.Description().Durable },
-			}
-		}
+	for _, u := range h.now().of(sdk.KindOutbox) {
+		opts.Outboxes[u.cfg.Name] = backendOf(u)
 	}
-	for _, m := range h.cfg.Meshes {
+	for _, m := range h.now().cfg.Meshes {
 		opts.Meshes = append(opts.Meshes, outbound.Mesh{Name: m.Name, Key: m.Key, Link: h.meshes[m.Name], Outbox: m.Outbox})
 	}
 	return outbound.New(opts)
+}
+
+// backendOf is an outbox block as the way out sees it.
+func backendOf(u *use) outbound.Backend {
+	return outbound.Backend{Outbox: u.plugin.Outbox(), Durable: func() bool { return u.plugin.Description().Durable }}
 }
 
 // randomID is 128 random bits in hex.
@@ -238,7 +232,7 @@ func (h *Host) giveBack() error {
 func (h *Host) Run(ctx context.Context) error {
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	var wg sync.WaitGroup
+	var wg, hangups sync.WaitGroup
 	h.outbound.Start(work)
 	h.features.Start(work)
 	wg.Go(func() { h.followPlugins(work) })
@@ -249,13 +243,18 @@ func (h *Host) Run(ctx context.Context) error {
 		}
 	})
 	ended, err := h.serve(ctx)
+	life, endLife := context.WithCancel(ctx)
+	defer endLife()
 	if err == nil {
+		h.life.Store(&life)
+		hangups.Go(func() { h.followHangups(life) })
 		select {
 		case <-ctx.Done():
 			h.logger.Info("stopping")
 		case err = <-ended:
 		}
 	}
+	endLife()
 	stop, done := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer done()
 	errs := []error{
@@ -269,6 +268,8 @@ func (h *Host) Run(ctx context.Context) error {
 	wg.Wait()
 	h.features.Wait()
 	h.stopPlugins(stop)
+	errs = append(errs, h.endReload(stop)) // one that waited for a plugin has heard now
+	hangups.Wait()
 	errs = append(errs, h.giveBack())
 	return errors.Join(errs...)
 }
@@ -288,7 +289,7 @@ func (h *Host) serve(ctx context.Context) (<-chan error, error) {
 			return nil, err
 		}
 	}
-	ln, err := control.Listen(control.ListenOptions{Path: h.cfg.Control.Socket, Locked: true})
+	ln, err := control.Listen(control.ListenOptions{Path: h.now().cfg.Control.Socket, Locked: true})
 	if err != nil {
 		return nil, err
 	}
@@ -299,7 +300,7 @@ func (h *Host) serve(ctx context.Context) (<-chan error, error) {
 			ended <- err
 		}
 	}()
-	h.logger.Info("ready", "socket", h.cfg.Control.Socket, "after", time.Since(h.startedAt).Round(time.Millisecond).String())
+	h.logger.Info("ready", "socket", h.now().cfg.Control.Socket, "after", time.Since(h.startedAt).Round(time.Millisecond).String())
 	if h.opts.served != nil {
 		h.opts.served()
 	}
@@ -328,8 +329,8 @@ func runtimeDir(dataDir string) (string, error) {
 
 // meshNames are the meshes in the order of mesh.hcl.
 func (h *Host) meshNames() []string {
-	out := make([]string, len(h.cfg.Meshes))
-	for i, m := range h.cfg.Meshes {
+	out := make([]string, len(h.now().cfg.Meshes))
+	for i, m := range h.now().cfg.Meshes {
 		out[i] = m.Name
 	}
 	return out

@@ -115,7 +115,7 @@ func TestAFeatureThatComesBackHearsOfTheConnections(t *testing.T) {
 		}
 		return nil
 	}
-	witness := a.pluginByBlock("rpc_feature.witness")
+	witness := a.now().use("rpc_feature.witness").plugin
 	first := witness.Status().Pid
 	eventually(t, "the first process heard of it", heard)
 	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
@@ -215,7 +215,7 @@ func TestAHandlerThatHangsLeavesTimeForTheRestOfTheStop(t *testing.T) {
 	a, b := s.launch(t, s.config(t, 0)), s.launch(t, s.config(t, 1))
 	a.open(t)
 	b.open(t)
-	for _, u := range b.uses {
+	for _, u := range b.now().uses {
 		if u.cfg.Kind == sdk.KindPushHandler {
 			if err := unix.Kill(u.plugin.Status().Pid, unix.SIGSTOP); err != nil {
 				t.Fatal(err)

@@ -68,7 +68,7 @@ func (h *Host) newMesh(ctx context.Context, cfg *config.Mesh) (*mesh, error) {
 	m.broker, err = broker.New(broker.Options{
 		MeshID: cfg.MeshID, Slug: cfg.Name, MemberID: cfg.MemberID, Key: cfg.Key, URL: cfg.BrokerURL,
 		Presence: broker.Presence{
-			SessionID: id.SessionID, PID: id.PID, Cwd: h.cfg.DataDir, DisplayName: cfg.DisplayName,
+			SessionID: id.SessionID, PID: id.PID, Cwd: h.now().cfg.DataDir, DisplayName: cfg.DisplayName,
 			Hostname: hostname, PeerType: "ai", Channel: daemonChannel,
 		},
 		Dial:   h.opts.dial,
@@ -211,7 +211,7 @@ func (m *mesh) status() control.MeshStatus {
 	st := m.broker.Member().State()
 	out := control.MeshStatus{
 		Name: m.cfg.Name, MeshID: m.cfg.MeshID, MemberID: m.cfg.MemberID, PubKey: m.cfg.Key.Public().String(),
-		BrokerURL: m.cfg.BrokerURL, State: meshState(st), Since: st.Since, Outbox: m.cfg.Outbox,
+		BrokerURL: m.cfg.BrokerURL, State: meshState(st), Since: st.Since, Outbox: m.h.outbound.OutboxOf(m.cfg.Name),
 	}
 	if st.Phase != link.Ready {
 		out.Detail = st.LastError

@@ -91,7 +91,7 @@ func (s *scrape) Collect(out chan<- prometheus.Metric) {
 	for name, m := range s.h.meshes {
 		gauge(descMesh, one(m.broker.Member().State().Phase == link.Ready), name)
 	}
-	for _, u := range s.h.uses {
+	for _, u := range s.h.now().uses {
 		st := u.plugin.Status()
 		kind := string(st.Kind)
 		gauge(descPlugin, one(st.State == plugin.StateReady), kind, st.Name)

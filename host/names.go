@@ -21,10 +21,8 @@ type keyOf = identity.PublicKey
 // newRoster makes the roster with the filters in the order written.
 func (h *Host) newRoster(ctx context.Context) (*roster.Roster, error) {
 	var filters []roster.Filter
-	for _, u := range h.uses {
-		if u.cfg.Kind == sdk.KindPeerFilter {
-			filters = append(filters, roster.Filter{Name: u.cfg.Name, Filter: u.plugin.PeerFilter(), OnError: roster.OnError(u.cfg.OnError)})
-		}
+	for _, u := range h.now().of(sdk.KindPeerFilter) {
+		filters = append(filters, roster.Filter{Name: u.cfg.Name, Filter: u.plugin.PeerFilter(), OnError: roster.OnError(u.cfg.OnError)})
 	}
 	return roster.New(ctx, roster.Options{
 		Lister: lister{h}, Own: own{h}, Directory: h.store, Filters: filters, Logger: h.logger.Named("roster"),

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,21 +14,6 @@ import (
 	"github.com/meshhost/meshhost/host/plugin"
 	"github.com/meshhost/meshhost/sdk"
 )
-
-// spec says how the process of a use is started and configured.
-func (h *Host) spec(u *config.Use) plugin.Spec {
-	s := specOf(u)
-	s.DataDir, s.RuntimeDir = u.DataDir, h.runtime
-	s.Services = services{h}
-	s.Logger = h.logger.Named(u.ID())
-	s.OnState = func(plugin.Status) {
-		select {
-		case h.pluginsChanged <- struct{}{}:
-		default: // followPlugins looks at all of them anyway
-		}
-	}
-	return s
-}
 
 // specOf is the part of a spec that mesh.hcl decides.
 func specOf(u *config.Use) plugin.Spec {
@@ -66,20 +52,24 @@ type configError struct{ diags config.Diagnostics }
 func (e *configError) Error() string { return e.diags.Err().Error() }
 
 // startPlugins starts all processes side by side.
-func (h *Host) startPlugins() {
-	ctx, cancel := context.WithCancel(context.Background())
-	h.cancelPlugins = cancel
-	for _, u := range h.cfg.Uses {
-		h.uses = append(h.uses, &use{cfg: u, plugin: plugin.Start(ctx, h.spec(u))})
+func (h *Host) startPlugins(cfg *config.Config) {
+	h.pluginsCtx, h.cancelPlugins = context.WithCancel(context.Background())
+	s := &setup{cfg: cfg}
+	for _, u := range cfg.Uses {
+		values := &digest{}
+		s.uses = append(s.uses, &use{cfg: u, values: values, plugin: plugin.Start(h.pluginsCtx, h.spec(u, values))})
 	}
+	h.setup.Store(s)
 }
 
 // stopPlugins drains and ends them in reverse order.
 func (h *Host) stopPlugins(ctx context.Context) {
-	for i := len(h.uses) - 1; i >= 0; i-- {
-		one, cancel := context.WithTimeout(ctx, pluginTimeout)
-		h.uses[i].plugin.Stop(one)
-		cancel()
+	if s := h.now(); s != nil {
+		for _, u := range slices.Backward(s.uses) {
+			one, cancel := context.WithTimeout(ctx, pluginTimeout)
+			u.plugin.Stop(one)
+			cancel()
+		}
 	}
 	if h.cancelPlugins != nil {
 		h.cancelPlugins()
@@ -90,7 +80,7 @@ func (h *Host) stopPlugins(ctx context.Context) {
 // has had its time.
 func (h *Host) awaitPlugins(ctx context.Context) {
 	var wg sync.WaitGroup
-	for _, u := range h.uses {
+	for _, u := range h.now().uses {
 		wg.Go(func() {
 			limit := othersTimeout
 			if u.cfg.Kind == sdk.KindPushHandler {
@@ -107,8 +97,22 @@ func (h *Host) awaitPlugins(ctx context.Context) {
 	h.setHandlers(ctx)
 }
 
+// lookAtPlugins makes followPlugins look at all of them.
+func (h *Host) lookAtPlugins() {
+	select {
+	case h.pluginsChanged <- struct{}{}:
+	default: // it will
+	}
+}
+
 // followPlugins reacts to plugins that come and go, until ctx ends.
 func (h *Host) followPlugins(ctx context.Context) {
+	// A plugin that crashed and came back between two looks has the same state.
+	type look struct {
+		state  plugin.State
+		starts int
+	}
+	last := map[*plugin.Plugin]look{}
 	for {
 		select {
 		case <-h.pluginsChanged:
@@ -116,12 +120,14 @@ func (h *Host) followPlugins(ctx context.Context) {
 			return
 		}
 		var back []*use
-		for _, u := range h.uses {
+		seen := last
+		last = map[*plugin.Plugin]look{}
+		for _, u := range h.now().uses {
 			st := u.plugin.Status()
-			if st.State == u.state && st.Starts == u.starts {
+			last[u.plugin] = look{st.State, st.Starts}
+			if last[u.plugin] == seen[u.plugin] {
 				continue
 			}
-			u.state, u.starts = st.State, st.Starts
 			h.bus.Publish("plugin", "", map[string]string{"plugin": blockOf(u.cfg), "state": string(st.State), "detail": st.LastCrash})
 			if st.State == plugin.StateReady {
 				back = append(back, u)
@@ -171,31 +177,19 @@ func (h *Host) setHandlers(ctx context.Context) {
 // handlers are all push handlers that are configured, up or not.
 func (h *Host) handlers() []inbound.Handler {
 	var out []inbound.Handler
-	for _, u := range h.uses {
-		if u.cfg.Kind == sdk.KindPushHandler {
-			out = append(out, inbound.Handler{
-				Name: u.cfg.Name, Wants: u.plugin.Description().Wants, Push: u.plugin.PushHandler(),
-				CallTimeout: u.cfg.Process.Timeouts.Call,
-			})
-		}
+	for _, u := range h.now().of(sdk.KindPushHandler) {
+		out = append(out, inbound.Handler{
+			Name: u.cfg.Name, Wants: u.plugin.Description().Wants, Push: u.plugin.PushHandler(),
+			CallTimeout: u.cfg.Process.Timeouts.Call,
+		})
 	}
 	return out
-}
-
-// pluginByBlock finds a plugin by blockOf; the block exists.
-func (h *Host) pluginByBlock(block string) *plugin.Plugin {
-	for _, u := range h.uses {
-		if blockOf(u.cfg) == block {
-			return u.plugin
-		}
-	}
-	return nil
 }
 
 // warnings are what an operator should know now.
 func (h *Host) warnings() []string {
 	var out []string
-	for _, u := range h.uses {
+	for _, u := range h.now().uses {
 		st := u.plugin.Status()
 		switch {
 		case st.State == plugin.StateQuarantined:

@@ -154,8 +154,13 @@ func addHidden(sum, more []sdk.HiddenCount) []sdk.HiddenCount {
 // Features is control.Features.
 func (r rooms) Features(context.Context) ([]control.Feature, error) {
 	var out []control.Feature
+	now := r.h.now()
 	for _, d := range r.h.features.List() {
-		st := r.h.pluginByBlock(d.Plugin).Status()
+		u := now.use(d.Plugin)
+		if u == nil {
+			continue // an outbox that was removed before it said that it is no feature
+		}
+		st := u.plugin.Status()
 		out = append(out, control.Feature{
 			Name: d.Name, Plugin: d.Plugin, State: string(st.State), Version: d.Description.Version,
 			Doc: d.Description.Doc, DefaultMethod: d.Description.DefaultMethod, Methods: d.Description.Methods,
@@ -166,8 +171,8 @@ func (r rooms) Features(context.Context) ([]control.Feature, error) {
 
 // Call is control.Features. A caller that names no mesh means the only one.
 func (r rooms) Call(ctx context.Context, feature string, call sdk.Call) (jsontext.Value, error) {
-	if call.Mesh == "" && len(r.h.cfg.Meshes) == 1 {
-		call.Mesh = r.h.cfg.Meshes[0].Name
+	if call.Mesh == "" && len(r.h.now().cfg.Meshes) == 1 {
+		call.Mesh = r.h.now().cfg.Meshes[0].Name
 	}
 	if call.Mesh != "" && r.h.meshes[call.Mesh] == nil {
 		return nil, r.h.noMesh(call.Mesh)
@@ -177,8 +182,9 @@ func (r rooms) Call(ctx context.Context, feature string, call sdk.Call) (jsontex
 
 // Plugins is control.Plugins.
 func (r rooms) Plugins(context.Context) ([]control.PluginStatus, error) {
-	out := make([]control.PluginStatus, 0, len(r.h.uses))
-	for _, u := range r.h.uses {
+	uses := r.h.now().uses
+	out := make([]control.PluginStatus, 0, len(uses))
+	for _, u := range uses {
 		st := u.plugin.Status()
 		row := control.PluginStatus{
 			Kind: st.Kind, Name: st.Name, Kinds: st.Description.Kinds, State: string(st.State),
@@ -200,18 +206,17 @@ func (r rooms) Plugins(context.Context) ([]control.PluginStatus, error) {
 func (r rooms) Status(ctx context.Context) (control.Status, error) {
 	st := control.Status{
 		Version: Version(), PID: os.Getpid(), StartedAt: r.h.startedAt, UptimeMS: time.Since(r.h.startedAt).Milliseconds(),
-		DataDir: r.h.cfg.DataDir, Socket: r.h.cfg.Control.Socket, Warnings: r.h.warnings(),
+		DataDir: r.h.now().cfg.DataDir, Socket: r.h.now().cfg.Control.Socket, Warnings: r.h.warnings(),
 	}
-	for _, m := range r.h.cfg.Meshes {
+	for _, m := range r.h.now().cfg.Meshes {
 		st.Meshes = append(st.Meshes, r.h.meshes[m.Name].status())
 	}
 	st.Plugins, _ = r.Plugins(ctx) // it has no error
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	for _, u := range r.h.cfg.Of(sdk.KindOutbox) {
-		p := r.h.pluginByBlock(blockOf(u))
-		row := control.OutboxStatus{Name: u.Name, Durable: p.Description().Durable}
-		s, err := p.Outbox().Stats(ctx, sdk.StatsRequest{})
+	for _, u := range r.h.now().of(sdk.KindOutbox) {
+		row := control.OutboxStatus{Name: u.cfg.Name, Durable: u.plugin.Description().Durable}
+		s, err := u.plugin.Outbox().Stats(ctx, sdk.StatsRequest{})
 		if err != nil {
 			row.Error = err.Error()
 		} else {

@@ -21,6 +21,8 @@ type Options struct {
 	ConfigPath string
 	// Dev runs a whole mesh in this process instead; ConfigPath is not read.
 	Dev bool
+	// Hangup asks for a reload with each signal; nil: none ever comes.
+	Hangup <-chan os.Signal
 	// Stdout takes data, Stderr the log and words.
 	Stdout io.Writer
 	Stderr io.Writer
@@ -44,7 +46,7 @@ func Run(ctx context.Context, opts Options) error {
 	if err := diags.WriteText(opts.Stderr, false); err != nil { // warnings
 		return fmt.Errorf("print warnings: %w", err)
 	}
-	h, err := New(ctx, cfg, settings{logger: newLogger(cfg.Log, opts.Stderr)})
+	h, err := New(ctx, cfg, settings{logger: newLogger(cfg.Log, opts.Stderr), configPath: opts.ConfigPath, hangup: opts.Hangup})
 	if err != nil {
 		return explain(err)
 	}

@@ -119,10 +119,10 @@ func (s services) Notify(ctx context.Context, _ plugin.Caller, req sdk.FrameRequ
 func (h *Host) conn(req sdk.FrameRequest) (*broker.Conn, *mesh, error) {
 	name := req.Mesh
 	if name == "" {
-		if len(h.cfg.Meshes) > 1 {
-			return nil, nil, sdk.Errorf(sdk.CodeInvalid, "mesh_required", "several meshes are attached").WithNext("Name one: -mesh " + h.cfg.Meshes[0].Name + ".")
+		if len(h.now().cfg.Meshes) > 1 {
+			return nil, nil, sdk.Errorf(sdk.CodeInvalid, "mesh_required", "several meshes are attached").WithNext("Name one: -mesh " + h.now().cfg.Meshes[0].Name + ".")
 		}
-		name = h.cfg.Meshes[0].Name
+		name = h.now().cfg.Meshes[0].Name
 	}
 	m := h.meshes[name]
 	if m == nil {
@@ -162,7 +162,7 @@ func frameError(mesh string, st broker.State, err error) error {
 	switch {
 	case errors.Is(err, broker.ErrNotConnected) && refusedForGood(st):
 		return sdk.Errorf(sdk.CodePermission, "identity_rejected", "mesh %q: the broker rejected this member (%s): %s", mesh, st.Reason, st.LastError).
-			WithNext("Trying again won't help: check mesh_id, member_id and the key, or ask an administrator of the mesh; then start meshhost again.")
+			WithNext("Trying again won't help: check mesh_id, member_id and the key, or ask an administrator of the mesh; then run meshhost reload, or start again after a change of the mesh block.")
 	case errors.As(err, &remote):
 		code := sdk.CodeInvalid
 		switch remote.Code {

@@ -112,6 +112,17 @@ func (s *site) cut(deaf bool) {
 // config is mesh.hcl of a member, with further blocks.
 func (s *site) config(t *testing.T, member int, blocks ...string) *config.Config {
 	t.Helper()
+	path, src := s.source(t, member, blocks...)
+	cfg, diags := config.Parse(path, []byte(src))
+	if err := diags.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+// source is the text of config and where it would stand.
+func (s *site) source(t *testing.T, member int, blocks ...string) (path, src string) {
+	t.Helper()
 	m := s.seed.Members[member]
 	dir := filepath.Join(s.dir, fmt.Sprint(member))
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -127,7 +138,7 @@ func (s *site) config(t *testing.T, member int, blocks ...string) *config.Config
 			t.Fatal(err)
 		}
 	}
-	cfg, diags := config.Parse(filepath.Join(dir, "mesh.hcl"), fmt.Appendf(nil, `
+	return filepath.Join(dir, "mesh.hcl"), fmt.Sprintf(`
 data_dir   = "data"
 plugin_dir = %q
 control { socket = "s" }
@@ -142,11 +153,7 @@ outbox "memory" {}
 push_handler "inbox" {}
 rpc_feature "peers" {}
 %s
-`, s.plugins, s.seed.MeshID, m.MemberID, m.DisplayName, strings.Join(blocks, "\n")))
-	if err := diags.Err(); err != nil {
-		t.Fatal(err)
-	}
-	return cfg
+`, s.plugins, s.seed.MeshID, m.MemberID, m.DisplayName, strings.Join(blocks, "\n"))
 }
 
 // running is a daemon in this process.
@@ -159,8 +166,16 @@ type running struct {
 // launch runs a daemon and returns when its socket is open.
 func (s *site) launch(t *testing.T, cfg *config.Config) *running {
 	t.Helper()
+	return s.launchFrom(t, cfg, "")
+}
+
+// launchFrom is launch with a file to read again.
+func (s *site) launchFrom(t *testing.T, cfg *config.Config, path string) *running {
+	t.Helper()
 	served := make(chan struct{})
-	h, err := New(t.Context(), cfg, settings{logger: hclog.NewNullLogger(), dial: s.dial, served: func() { close(served) }})
+	h, err := New(t.Context(), cfg, settings{
+		logger: hclog.NewNullLogger(), dial: s.dial, served: func() { close(served) }, configPath: path,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +204,7 @@ func (r *running) stop(t *testing.T) {
 func (r *running) open(t *testing.T) {
 	t.Helper()
 	eventually(t, "the daemon is connected", func() error {
-		for _, u := range r.uses {
+		for _, u := range r.now().uses {
 			if st := u.plugin.Status(); st.State != plugin.StateReady {
 				return fmt.Errorf("%s is %s: %v", u.plugin.ID(), st.State, st.Err)
 			}

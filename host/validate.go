@@ -35,7 +35,7 @@ func Validate(ctx context.Context, path string, opts ValidateOptions) (config.Di
 	found := make([]config.Diagnostics, len(cfg.Uses))
 	var wg sync.WaitGroup
 	for i, u := range cfg.Uses {
-		wg.Go(func() { found[i] = validateUse(ctx, u, runtime) })
+		wg.Go(func() { _, found[i] = validateUse(ctx, u, runtime) })
 	}
 	wg.Wait()
 	for _, ds := range found {
@@ -44,21 +44,21 @@ func Validate(ctx context.Context, path string, opts ValidateOptions) (config.Di
 	return diags, ctx.Err()
 }
 
-// validateUse asks one plugin.
-func validateUse(ctx context.Context, u *config.Use, runtime string) config.Diagnostics {
+// validateUse asks one plugin what it is and whether its options are right.
+func validateUse(ctx context.Context, u *config.Use, runtime string) (sdk.Description, config.Diagnostics) {
 	s := specOf(u)
 	s.RuntimeDir, s.DataDir = runtime, u.DataDir
 	desc, said, err := plugin.Validate(ctx, s)
 	var ours *configError
 	switch {
 	case errors.As(err, &ours):
-		return ours.diags
+		return desc, ours.diags
 	case err != nil:
-		return config.Diagnostics{u.Diagnose(
+		return desc, config.Diagnostics{u.Diagnose(
 			fmt.Sprintf("plugin %q can't be asked about its options", u.Label), err.Error()+".",
 			fmt.Sprintf("Run %s describe by hand to see what it says.", u.Process.Path))}
 	}
-	return u.MapDiagnostics(desc.Schema, said)
+	return desc, u.MapDiagnostics(desc.Schema, said)
 }
 
 // Describe starts the plugin binary at path, asks what it is, and ends it.

@@ -37,7 +37,8 @@ type Outbox interface {
 	Lookup(ctx context.Context, keys []MessageKey) ([]*Entry, error)
 	// Get returns entries by id, whole; one that is not there is nil.
 	Get(ctx context.Context, ids []string) ([]*Entry, error)
-	// List pages through entries, newest first, bodies left out.
+	// List pages through entries, newest first, that is by seq descending, bodies
+	// left out.
 	List(ctx context.Context, req ListRequest) (ListPage, error)
 	// Stats counts entries and bytes.
 	Stats(ctx context.Context, req StatsRequest) (OutboxStats, error)
@@ -58,8 +59,9 @@ type Outbox interface {
 	// Import had brought and nothing has changed since, which is replaced,
 	// OpExists for any other row of that id or MessageKey, which stays as it is,
 	// OpFull or OpTooLarge. An entry keeps its Seq where that is above every seq
-	// of its lane; else it gets a new one. Durable and repeatable like Apply.
-	// ErrSealed if the store is sealed.
+	// that its lane ever had and no other row has it; one that is replaced keeps
+	// its place otherwise, and any other gets a new seq. Durable and repeatable
+	// like Apply. ErrSealed if the store is sealed.
 	Import(ctx context.Context, req ImportRequest) ([]OpResult, error)
 }
 
@@ -120,7 +122,9 @@ type Entry struct {
 	AcceptedAt      time.Time
 	DeliveredAt     time.Time
 	// Seq is given by the backend in the commit, strictly increasing per lane;
-	// the only order there is.
+	// the only order there is. Requeue, resend and reroute give a new one, and
+	// with it a new place. A backend whose lanes count apart orders rows of the
+	// same seq by id.
 	Seq int64
 }
 
@@ -166,11 +170,12 @@ const (
 	OpResend OpKind = "resend"
 	// OpReroute: live -> pending, due at once, in the lane Op.Entry.Lane with
 	// Op.Entry.Nonce and Op.Entry.Body, the only fields of Op.Entry that count,
-	// and a new seq there. Already if it is in that lane.
+	// and a new seq there. Already if it is in that lane, whatever its state.
 	OpReroute OpKind = "reroute"
 	// OpSeal closes the store for good, Op.Error saying why and where its rows
 	// are now: from then on Apply answers OpSealed to all ops but facts, seal and
-	// unseal, and Acquire, Fetch and Import fail with ErrSealed. It has no ID.
+	// unseal, and Acquire, Fetch and Import fail with ErrSealed. Already if it is
+	// sealed, with Detail what was said then, which stays. It has no ID.
 	OpSeal OpKind = "seal"
 	// OpUnseal opens a sealed store again. It has no ID.
 	OpUnseal OpKind = "unseal"
@@ -342,7 +347,7 @@ type OutboxStats struct {
 	States map[EntryState]int64
 	// Bytes is the sum of the bodies.
 	Bytes int64
-	// OldestLive is when the oldest live row was enqueued.
+	// OldestLive is when the live row that is first by seq was enqueued.
 	OldestLive time.Time
 	// LastNotAfter is the latest NotAfter of the live rows, with
 	// StatsRequest.Lane only: from then on the lane has nothing to send.

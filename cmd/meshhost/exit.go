@@ -51,6 +51,7 @@ var apiExit = map[string]int{
 	"timeout":                exitTimeout,
 	"wait_timeout":           exitTimeout,
 	"stopping":               exitUnreachable,
+	"config_invalid":         exitConfig,
 }
 
 // statusExit are the exit codes of HTTP statuses; others are exitFailed.

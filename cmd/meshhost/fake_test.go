@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/meshhost/meshhost/host/config"
 	"github.com/meshhost/meshhost/host/control"
 	"github.com/meshhost/meshhost/host/event"
 	"github.com/meshhost/meshhost/sdk"
@@ -24,6 +25,7 @@ type fakeHost struct {
 	changed  *sync.Cond
 	calls    []string
 	messages int // in the inbox
+	reloads  int // asked for
 	starting bool
 	ended    bool
 }
@@ -195,6 +197,36 @@ func (h *fakeHost) Peers(_ context.Context, mesh string, all bool) (sdk.PeerView
 	}
 	v.Hidden = []sdk.HiddenCount{{Filter: "role", Reason: "control-plane", Count: 1}}
 	return v, nil
+}
+
+// Reload answers something else each time.
+func (h *fakeHost) Reload(context.Context) (control.ReloadReply, error) {
+	h.note("reload")
+	h.mu.Lock()
+	h.reloads++
+	n := h.reloads
+	h.mu.Unlock()
+	switch n {
+	case 1, 2:
+		return control.ReloadReply{
+			Changes:  []control.ReloadChange{{Block: `outbox "b"`, Change: "added"}, {Block: `mesh "team"`, Change: "moved\x1b[2J"}},
+			Warnings: []string{"mesh.hcl:1:1: odd"},
+		}, nil
+	case 3:
+		return control.ReloadReply{Changes: []control.ReloadChange{}, Warnings: []string{}}, nil
+	case 4, 5:
+		d := config.Diagnostic{Severity: sdk.SeverityError, Summary: "bad thing", Next: "Mend it.", File: "mesh.hcl", Line: 3, Column: 5, Source: "    x = 1", Caret: config.Caret{Start: 4, Length: 1}}
+		return control.ReloadReply{}, &control.Problem{
+			Status: 422, Code: "config_invalid", Message: "mistakes in the configuration: 1; the old configuration is kept", Next: "Correct them.",
+			Fields: []control.Field{{Name: "diagnostics", Value: config.Diagnostics{d}}},
+		}
+	case 6:
+		return control.ReloadReply{}, &control.Problem{Status: 409, Code: "restart_needed", Message: "a reload can't change this", Next: "Restart."}
+	case 7:
+		return control.ReloadReply{}, &control.Problem{Status: 502, Code: "reload_failed", Message: "it does not start", Next: "Look."}
+	default:
+		return control.ReloadReply{}, sdk.Errorf(sdk.CodeUnavailable, "stopping", "the daemon is stopping")
+	}
 }
 
 func (h *fakeHost) Plugins(context.Context) ([]control.PluginStatus, error) {

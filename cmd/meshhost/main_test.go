@@ -137,7 +137,7 @@ func serveFake(env *testscript.Env) error {
 		return err
 	}
 	socket := filepath.Join(dir, "m.sock")
-	s, err := control.New(control.Options{Outbound: h, Outbox: h, Peers: h, Features: h, Plugins: h, Overview: h, Events: h.bus, Metrics: prometheus.NewRegistry()})
+	s, err := control.New(control.Options{Outbound: h, Outbox: h, Peers: h, Features: h, Plugins: h, Overview: h, Reloader: h, Events: h.bus, Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/meshhost/meshhost/host"
 	"github.com/meshhost/meshhost/host/config"
@@ -15,7 +18,14 @@ func hostDaemon() daemon {
 	return daemon{
 		version: host.Version(),
 		run: func(ctx context.Context, configPath string, dev bool, stdout, stderr io.Writer) error {
-			err := host.Run(ctx, host.Options{ConfigPath: configPath, Dev: dev, Stdout: stdout, Stderr: stderr})
+			opts := host.Options{ConfigPath: configPath, Dev: dev, Stdout: stdout, Stderr: stderr}
+			if !dev { // which has nothing to read again: there, a hangup ends it
+				hangup := make(chan os.Signal, 1) // one that comes during a reload is the next one
+				signal.Notify(hangup, syscall.SIGHUP)
+				defer signal.Stop(hangup)
+				opts.Hangup = hangup
+			}
+			err := host.Run(ctx, opts)
 			var bad *host.ConfigError
 			if errors.As(err, &bad) {
 				return &configError{bad.Diagnostics}

@@ -40,7 +40,7 @@ func (r *running) interrupt() int {
 
 func launch(t *testing.T, h *fakeHost, args ...string) *running {
 	t.Helper()
-	s, err := control.New(control.Options{Outbound: h, Outbox: h, Peers: h, Features: h, Plugins: h, Overview: h, Events: h.bus, Metrics: prometheus.NewRegistry()})
+	s, err := control.New(control.Options{Outbound: h, Outbox: h, Peers: h, Features: h, Plugins: h, Overview: h, Reloader: h, Events: h.bus, Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
 	}

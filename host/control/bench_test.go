@@ -29,7 +29,7 @@ func benchSend(b *testing.B, clients int) {
 	}}
 	bus := event.New()
 	defer bus.Close()
-	s, err := New(Options{Outbound: f, Outbox: f, Peers: f, Features: f, Plugins: f, Overview: f, Events: bus, Metrics: prometheus.NewRegistry()})
+	s, err := New(Options{Outbound: f, Outbox: f, Peers: f, Features: f, Plugins: f, Overview: f, Reloader: f, Events: bus, Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		b.Fatal(err)
 	}

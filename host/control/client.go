@@ -201,6 +201,14 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return out, err
 }
 
+// Reload makes the daemon read its configuration again and returns when that is
+// in force, or an *APIError that says why the old one is.
+func (c *Client) Reload(ctx context.Context) (ReloadReply, error) {
+	var out ReloadReply
+	err := c.call(ctx, http.MethodPost, "/v1/reload", nil, nil, &out)
+	return out, err
+}
+
 // Plugins lists the plugin processes.
 func (c *Client) Plugins(ctx context.Context) ([]PluginStatus, error) {
 	var out pluginList

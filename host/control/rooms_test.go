@@ -49,6 +49,10 @@ func (f *fake) Plugins(context.Context) ([]PluginStatus, error) { return f.statu
 
 func (f *fake) Status(context.Context) (Status, error) { return f.status, f.err }
 
+func (f *fake) Reload(context.Context) (ReloadReply, error) {
+	return ReloadReply{Changes: []ReloadChange{{`outbox "b"`, "added"}}, Warnings: []string{}}, f.err
+}
+
 func (f *fake) Peers(_ context.Context, m string, all bool) (sdk.PeerView, error) {
 	return f.peers(m, all)
 }
@@ -85,7 +89,7 @@ func start(t *testing.T, f *fake) *testServer {
 	c.Add(3)
 	reg.MustRegister(c)
 	s, err := New(Options{
-		Outbound: f, Outbox: f, Peers: f, Features: f, Plugins: f, Overview: f, Events: bus, Metrics: reg, Version: "1.2.3",
+		Outbound: f, Outbox: f, Peers: f, Features: f, Plugins: f, Overview: f, Reloader: f, Events: bus, Metrics: reg, Version: "1.2.3",
 	})
 	if err != nil {
 		t.Fatal(err)

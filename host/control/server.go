@@ -36,6 +36,7 @@ type Options struct {
 	Features Features
 	Plugins  Plugins
 	Overview Overview
+	Reloader Reloader
 	Events   *event.Bus
 	// Metrics is what GET /metrics shows.
 	Metrics prometheus.Gatherer
@@ -66,7 +67,7 @@ type route map[string]http.HandlerFunc
 func New(opts Options) (*Server, error) {
 	for name, missing := range map[string]bool{
 		"Outbound": opts.Outbound == nil, "Outbox": opts.Outbox == nil, "Peers": opts.Peers == nil,
-		"Features": opts.Features == nil, "Plugins": opts.Plugins == nil, "Overview": opts.Overview == nil,
+		"Features": opts.Features == nil, "Plugins": opts.Plugins == nil, "Overview": opts.Overview == nil, "Reloader": opts.Reloader == nil,
 		"Events": opts.Events == nil, "Metrics": opts.Metrics == nil,
 	} {
 		if missing {
@@ -148,6 +149,7 @@ func (s *Server) routes() map[string]route {
 		"/v1/profile":        post(s.profile),
 		"/v1/inbox":          {http.MethodGet: s.inboxList, http.MethodDelete: s.inboxPrune},
 		"/v1/inbox/seen":     post(s.inboxSeen),
+		"/v1/reload":         post(s.reload),
 		"/metrics":           get(s.metrics),
 	}
 }

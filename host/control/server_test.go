@@ -116,6 +116,7 @@ func TestRoutesAnswer(t *testing.T) {
 			"GET", "/v1/health", "", 200, `{"ok":true,"brokers":{"team":"closed"}}`,
 		},
 		{"status", fake{status: status}, "GET", "/v1/status", "", 200, `{"version":"1.2.3","meshes":[{"name":"team","state":"open"},{"name":"lab","state":"reconnecting"}]}`},
+		{"reload", fake{}, "POST", "/v1/reload", "", 200, `{"changes":[{"block":"outbox \"b\"","change":"added"}],"warnings":[]}`},
 		{"plugins", fake{status: status}, "GET", "/v1/plugins", "", 200, `{"plugins":[{"kind":"outbox","name":"sqlite","state":"ready","pid":4,"restarts":0}]}`},
 		{
 			"peers keep the wire's fields",

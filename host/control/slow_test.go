@@ -48,7 +48,7 @@ func piped(t *testing.T, f *fake, test func(t *testing.T, dial func() net.Conn))
 		f.t = t
 		bus := event.New()
 		s, err := New(Options{
-			Outbound: f, Outbox: f, Peers: f, Features: f, Plugins: f, Overview: f, Events: bus, Metrics: prometheus.NewRegistry(),
+			Outbound: f, Outbox: f, Peers: f, Features: f, Plugins: f, Overview: f, Reloader: f, Events: bus, Metrics: prometheus.NewRegistry(),
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -38,7 +38,7 @@ type TraceHop struct {
 // TraceNext is what happens to a message from now on.
 type TraceNext struct {
 	// What is a word: nothing, requeue, unknown, in_flight, turn, behind, offline,
-	// other_host, lease, cloned, backoff, rate_limit, no_peer or ask.
+	// other_host, lease, cloned, held, backoff, rate_limit, no_peer or ask.
 	What   string     `json:"what"`
 	Detail string     `json:"detail"`
 	At     *time.Time `json:"at"`

@@ -83,8 +83,13 @@ func (o *Outbound) Accept(ctx context.Context, req Request) (Reply, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
+	b, leave, err := a.enter(ctx)
+	if err != nil {
+		return Reply{}, err
+	}
+	defer leave()
 	if req.ClientMessageID != "" {
-		if rep, done, err := o.replay(ctx, a, req.ClientMessageID, fp); done || err != nil {
+		if rep, done, err := o.replay(ctx, a, b, req.ClientMessageID, fp); done || err != nil {
 			return rep, err
 		}
 	}
@@ -101,14 +106,14 @@ func (o *Outbound) Accept(ctx context.Context, req Request) (Reply, error) {
 		return Reply{}, err
 	}
 	a.trail.begin(e.ID, e.ClientMessageID, arrival(received, &req, &target)...)
-	res, err := o.committers[a.Outbox].Append(ctx, *e)
+	res, err := b.committer.Append(ctx, *e)
 	if !kept(e, res, err) {
 		a.trail.drop(e.ID)
 	}
 	if err != nil {
 		return Reply{ID: e.ID, ClientMessageID: e.ClientMessageID}, err
 	}
-	rep, err := o.answer(ctx, a, e, res)
+	rep, err := o.answer(ctx, a, b, e, res)
 	rep.Target, rep.Name, rep.From = target.Spec, target.Name, target.From
 	return rep, err
 }
@@ -248,16 +253,16 @@ func frameSize(e *sdk.Entry, ciphertext int) int {
 }
 
 // answer turns the result of an append into a reply.
-func (o *Outbound) answer(ctx context.Context, a *attached, e *sdk.Entry, res sdk.OpResult) (Reply, error) {
+func (o *Outbound) answer(ctx context.Context, a *attached, b *box, e *sdk.Entry, res sdk.OpResult) (Reply, error) {
 	switch res.Code {
 	case sdk.OpStored:
-		return Reply{ID: e.ID, ClientMessageID: e.ClientMessageID, Status: "queued", Durable: a.store.Durable()}, nil
+		return Reply{ID: e.ID, ClientMessageID: e.ClientMessageID, Status: "queued", Durable: b.Durable()}, nil
 	case sdk.OpExists:
 		if res.ID == e.ID { // our own append, repeated after an answer got lost
-			return Reply{ID: e.ID, ClientMessageID: e.ClientMessageID, Status: o.status(a, e.ID, res.State), Durable: a.store.Durable()}, nil
+			return Reply{ID: e.ID, ClientMessageID: e.ClientMessageID, Status: o.status(a, e.ID, res.State), Durable: b.Durable()}, nil
 		}
 		// Somebody else's append of the same client_message_id was quicker.
-		if rep, done, err := o.replay(ctx, a, e.ClientMessageID, [32]byte(e.Fingerprint)); done || err != nil {
+		if rep, done, err := o.replay(ctx, a, b, e.ClientMessageID, [32]byte(e.Fingerprint)); done || err != nil {
 			return rep, err
 		}
 		return Reply{}, unstored("outbox_unavailable", "the outbox can't store the message", sdk.Errorf(sdk.CodeUnavailable,
@@ -274,22 +279,25 @@ func (o *Outbound) answer(ctx context.Context, a *attached, e *sdk.Entry, res sd
 	}
 }
 
-// replay answers a request whose client_message_id is known.
-func (o *Outbound) replay(ctx context.Context, a *attached, clientMessageID string, fp [32]byte) (Reply, bool, error) {
+// replay answers a request whose client_message_id is known: to the mesh's
+// outbox, or to one that it had before.
+func (o *Outbound) replay(ctx context.Context, a *attached, own *box, clientMessageID string, fp [32]byte) (Reply, bool, error) {
 	key := sdk.MessageKey{Mesh: a.Name, Sender: MemberSender, ClientMessageID: clientMessageID}
-	found, err := o.reads[a.Outbox].lookup(ctx, key)
-	if err != nil {
-		return Reply{}, false, unstored("outbox_unavailable", "the outbox can't say whether the message is there already", err)
+	for _, b := range append([]*box{own}, a.earlier()...) {
+		found, err := b.reads.lookup(ctx, key)
+		if err != nil {
+			return Reply{}, false, unstored("outbox_unavailable", "the outbox can't say whether the message is there already", err)
+		}
+		if found != nil {
+			rep, err := o.replayed(a, b, found, string(found.Fingerprint) == string(fp[:]))
+			return rep, true, err
+		}
 	}
-	if found == nil {
-		return Reply{}, false, nil
-	}
-	rep, err := o.replayed(a, found, string(found.Fingerprint) == string(fp[:]))
-	return rep, true, err
+	return Reply{}, false, nil
 }
 
 // replayed is the table of PROTOCOL 10.4.
-func (o *Outbound) replayed(a *attached, e *sdk.Entry, same bool) (Reply, error) {
+func (o *Outbound) replayed(a *attached, b *box, e *sdk.Entry, same bool) (Reply, error) {
 	status := o.status(a, e.ID, e.State)
 	word := status
 	if word == "queued" {
@@ -306,7 +314,7 @@ func (o *Outbound) replayed(a *attached, e *sdk.Entry, same bool) (Reply, error)
 	}
 	rep := Reply{
 		ID: e.ID, ClientMessageID: e.ClientMessageID, Status: status, BrokerMessageID: e.BrokerMessageID,
-		Durable: a.store.Durable(), Target: e.Target,
+		Durable: b.Durable(), Target: e.Target,
 	}
 	switch status {
 	case "queued", "inflight":
@@ -330,7 +338,7 @@ func (o *Outbound) status(a *attached, id string, s sdk.EntryState) string {
 	case sdk.StateCancelled:
 		return "aborted"
 	default:
-		if a.lane.InFlight(id) {
+		if a.inFlight(id) {
 			return "inflight"
 		}
 		return "queued"

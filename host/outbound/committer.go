@@ -46,6 +46,9 @@ type pending struct {
 	inCall, maybe, gone bool
 	// asked is true for what a person asked for: nothing bounds how often.
 	asked bool
+	// passed, if not nil, makes it no op but a mark, closed when all before it
+	// has left the committer.
+	passed chan struct{}
 }
 
 // reply is what the caller of an append hears.
@@ -129,6 +132,21 @@ func (c *Committer) Settle(op sdk.Op, done func(sdk.OpResult)) error {
 // Ask is Settle for what a person asked for, and refuses when too much waits.
 func (c *Committer) Ask(op sdk.Op, done func(sdk.OpResult)) error {
 	return c.add(&pending{op: op, size: 256, done: done, asked: true})
+}
+
+// Barrier returns when every op that was handed over before has left the
+// committer, with ctx's error when that ends first.
+func (c *Committer) Barrier(ctx context.Context) error {
+	p := &pending{asked: true, passed: make(chan struct{})}
+	if err := c.add(p); err != nil {
+		return err
+	}
+	select {
+	case <-p.passed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func errStopping() error {
@@ -297,6 +315,13 @@ func (c *Committer) load(batch []*pending) []*pending {
 		p := c.queue[n]
 		if p.gone {
 			c.bytes -= p.size
+			continue
+		}
+		if p.passed != nil {
+			if len(batch) > 0 {
+				break
+			}
+			close(p.passed)
 			continue
 		}
 		if len(batch) > 0 && size+p.size > maxApplyBytes {

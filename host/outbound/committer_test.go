@@ -184,7 +184,7 @@ func TestAnOpThatTheBackendCanNotStandHoldsUpNobodyElse(t *testing.T) {
 				for _, key := range []string{"0", "1", "bad", "2"} {
 					told[key] = make(chan error, 1)
 					go func() {
-						_, err := h.out.committers["box"].Append(context.Background(), sdk.Entry{
+						_, err := h.out.box("box").committer.Append(context.Background(), sdk.Entry{
 							ID: key, ClientMessageID: key, Mesh: "team", Lane: "team/member", Target: "@" + key,
 							Body: h.out.meshes["team"].atRest.Seal([]byte("x")),
 						})
@@ -229,7 +229,7 @@ func TestABatchIsBoundedInItemsAndBytes(t *testing.T) {
 			}
 			return nil
 		}, nil)
-		c := h.out.committers["box"]
+		c := h.out.box("box").committer
 		run := func(n, size int) {
 			done := make(chan error)
 			for i := range n {
@@ -265,7 +265,7 @@ func TestTheWaitingOpsAreBounded(t *testing.T) {
 			}
 			return nil
 		}, nil)
-		c := h.out.committers["box"]
+		c := h.out.box("box").committer
 		ctx, cancel := context.WithCancel(context.Background())
 		busy := make(chan error, 1)
 		ended := make(chan struct{}, 2000)

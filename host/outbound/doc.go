@@ -13,6 +13,11 @@
 // and sends again what it lost; a trail per mesh remembers the hops of the last
 // messages for Trace.
 //
+// Which outboxes there are and which mesh sends from which may change at run
+// time (AddOutbox, Attach, RemoveOutbox), and an outbox can be held still while
+// its rows are copied (Hold, Resume): a lane belongs to one outbox for its whole
+// life, so a mesh that moves gets a new one when the old one has ended.
+//
 // Invariants: what was accepted is in the backend before the caller is told;
 // what a caller was told is not stored never will be; a queue leaves memory
 // only when its settlements are applied, so that a Fetch never brings back

@@ -36,6 +36,7 @@ func (p *peers) Resolve(_ context.Context, _, to string) (Target, error) {
 type house struct {
 	t     *testing.T
 	store *store
+	other *store // a second outbox, if not nil
 	link  *fakeLink
 	names *peers
 	key   *identity.Key
@@ -79,9 +80,13 @@ func (h *house) start() {
 func (h *house) startOffline() {
 	h.t.Helper()
 	var err error
+	boxes := map[string]Backend{"box": backend(h.store)}
+	if h.other != nil {
+		boxes["other"] = backend(h.other)
+	}
 	h.out, err = New(Options{
 		Meshes:   []Mesh{{Name: "team", Key: h.key, Link: h.link, Outbox: "box"}},
-		Outboxes: map[string]Backend{"box": {Outbox: h.store, Durable: func() bool { return true }}},
+		Outboxes: boxes,
 		Owner:    h.owner, Incarnation: h.incarnation, Names: h.names, Logger: h.log, Lifetime: h.life,
 		Publish: func(_, _ string, data any) {
 			h.store.mu.Lock()
@@ -103,14 +108,16 @@ func (h *house) startOffline() {
 	h.out.Start(ctx)
 }
 
+func backend(s *store) Backend { return Backend{Outbox: s, Durable: func() bool { return true }} }
+
 // kill ends everything at once, without a word to the store or the link.
 func (h *house) kill() {
 	dead := errors.New("killed")
 	h.store.set(func(string, []sdk.Op) error { return dead }, nil)
 	h.stop()
 	h.out.wg.Wait()
-	for _, r := range h.out.reads {
-		r.close(context.Background())
+	for _, b := range h.out.list() {
+		b.reads.close(context.Background())
 	}
 	h.store.set(nil, nil)
 	h.incarnation += "1"

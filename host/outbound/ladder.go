@@ -4,7 +4,9 @@ import (
 	"container/heap"
 	"context"
 	"errors"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -78,6 +80,9 @@ type rung struct {
 	due        time.Time
 	turn       int // among those that are due at the same time
 	at         int // place in the heap; -1 while it is asked for or settled
+	// elsewhere is the outbox of a row that was accepted before its mesh moved to
+	// the lane's; nil: it is in the lane's.
+	elsewhere *box
 }
 
 func rungOf(e *sdk.Entry) *rung {
@@ -129,14 +134,26 @@ type ladder struct {
 	// resent counts how often a message went again.
 	resent map[string]int
 	fill   fill
-	counts LadderStats
+	// paused is true while the lane drains. asks is what the asks under way run on:
+	// cancelled by it.
+	paused bool
+	life   context.Context // run's; nil before it
+	asks   context.Context
+	cancel context.CancelFunc
+
+	counts *LadderCounts
 }
 
-// LadderStats counts what the ladder of one mesh did since the start.
-type LadderStats struct {
+// LadderCounts counts what the ladders of one mesh did since the start.
+type LadderCounts struct {
 	// Asked counts asks, Delivered those that told of a delivery, Resent messages
 	// that the broker had lost and that went again, Unknown those that it had
-	// lost too long after its ack.
+	// lost and that did not.
+	Asked, Delivered, Resent, Unknown atomic.Int64
+}
+
+// LadderStats is LadderCounts at one moment, and what there is now.
+type LadderStats struct {
 	Asked, Delivered, Resent, Unknown int64
 	// Rows are the messages in memory that are asked for; More is true when the
 	// outbox has others, which come when there is room.
@@ -144,19 +161,28 @@ type LadderStats struct {
 	More bool
 }
 
-func newLadder(l *Lane) *ladder {
+func newLadder(l *Lane, counts *LadderCounts) *ladder {
 	return &ladder{
 		lane: l.name, mesh: l.mesh, outbox: l.outbox, committer: l.committer, link: l.link, logger: l.logger,
 		now: l.now, jitter: l.jitter, changed: l.changed, post: l.post,
 		trail: l.trail, failed: l.failed,
 		wake: make(chan struct{}, 1), rows: map[string]*rung{}, asking: map[string]struct{}{},
-		resent: map[string]int{},
+		resent: map[string]int{}, counts: counts,
 	}
 }
 
 // run asks until ctx ends.
 func (d *ladder) run(ctx context.Context) {
 	defer d.calls.Wait()
+	d.mu.Lock()
+	d.life = ctx
+	d.asks, d.cancel = context.WithCancel(ctx)
+	d.mu.Unlock()
+	defer func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.cancel()
+	}()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -178,9 +204,10 @@ func (d *ladder) run(ctx context.Context) {
 func (d *ladder) step(ctx context.Context) (time.Duration, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.online {
+	if !d.online || d.paused {
 		return 0, false
 	}
+	asks := d.asks
 	now := d.now()
 	d.scan(ctx, now)
 	for {
@@ -190,9 +217,9 @@ func (d *ladder) step(ctx context.Context) (time.Duration, bool) {
 		}
 		d.recent[d.next], d.next = now, (d.next+1)%asksPerSecond
 		d.turns++
-		d.counts.Asked++
+		d.counts.Asked.Add(1)
 		d.asking[r.id] = struct{}{}
-		d.calls.Go(func() { d.ask(ctx, r) })
+		d.calls.Go(func() { d.ask(asks, r) })
 	}
 }
 
@@ -265,6 +292,36 @@ func (d *ladder) hold(epoch int64, until time.Time) {
 	signal(d.wake)
 }
 
+// pause ends the asks under way and starts none until goOn. The lane hears when
+// the last has ended and what it found out is settled.
+func (d *ladder) pause() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.paused = true
+	if d.cancel != nil {
+		d.cancel()
+	}
+}
+
+// goOn ends a pause.
+func (d *ladder) goOn() {
+	d.mu.Lock()
+	d.paused = false
+	if d.life != nil {
+		d.cancel()
+		d.asks, d.cancel = context.WithCancel(d.life)
+	}
+	d.mu.Unlock()
+	signal(d.wake)
+}
+
+// idle reports whether nothing is asked for or unsettled.
+func (d *ladder) idle() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.asking) == 0
+}
+
 // holding reports whether this host sends the lane. Safe for concurrent use.
 func (d *ladder) holding() bool {
 	d.mu.Lock()
@@ -304,18 +361,16 @@ func (d *ladder) list(r *rung, after time.Duration) {
 
 // urge asks soon for a row that somebody waits for. The answer comes by changed
 // or failed.
-func (d *ladder) urge(e *sdk.Entry) {
+func (d *ladder) urge(r *rung) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, asking := d.asking[e.ID]; asking || len(d.urged) >= maxUrged {
+	if _, asking := d.asking[r.id]; asking || len(d.urged) >= maxUrged {
 		return
 	}
-	for _, r := range d.urged {
-		if r.id == e.ID {
-			return
-		}
+	if slices.ContainsFunc(d.urged, func(u *rung) bool { return u.id == r.id }) {
+		return
 	}
-	d.urged = append(d.urged, rungOf(e))
+	d.urged = append(d.urged, r)
 	signal(d.wake)
 }
 
@@ -324,12 +379,12 @@ func (d *ladder) ask(ctx context.Context, r *rung) {
 	delivered, at, err := d.link.Delivered(ctx, r.brokerMessageID)
 	switch {
 	case errors.Is(err, ErrUnknownMessage):
-		d.unknown(r)
+		d.unknown(ctx, r)
 	case err == nil && delivered:
 		if at.IsZero() {
 			at = d.now()
 		}
-		d.delivered(r, at.Truncate(time.Millisecond))
+		d.delivered(ctx, r, at.Truncate(time.Millisecond))
 	case err != nil && (ctx.Err() != nil || !d.link.Ready()):
 		d.putBack(r, false)
 	default:
@@ -368,6 +423,9 @@ func (d *ladder) putBack(r *rung, asked bool) {
 func (d *ladder) answered(r *rung) {
 	delete(d.asking, r.id)
 	signal(d.wake)
+	if d.paused && len(d.asking) == 0 {
+		d.post(mailIdle{})
+	}
 }
 
 // remove forgets a row that is settled. One that was accepted again since has
@@ -382,19 +440,11 @@ func (d *ladder) remove(r *rung) {
 	}
 }
 
-func (d *ladder) count(n *int64) {
+// size is how many rows are in memory, and whether there are more.
+func (d *ladder) size() (int, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	*n++
-}
-
-// stats is what the metrics show.
-func (d *ladder) stats() LadderStats {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	s := d.counts
-	s.Rows, s.More = len(d.rows), d.fill.more
-	return s
+	return len(d.rows), d.fill.more
 }
 
 // nextAsk is when a row is asked for; zero if it is not in memory.

@@ -98,6 +98,8 @@ type Lane struct {
 	waiting map[string]absent
 	// late are acks that came after their timeout for rows that memory lacks.
 	late []sdk.Op
+	// lateOut counts those on their way to the backend.
+	lateOut int
 	// reseed is true when the backend is to be asked for whom rows wait,
 	// seeding while it is.
 	reseed, seeding bool
@@ -111,10 +113,14 @@ type Lane struct {
 	// only from a clock that is right to a minute (PROTOCOL 2.2), so that the wall
 	// clock of that moment can be trusted.
 	helloAt, helloWall time.Time
-	// drained is closed when draining and nothing is in flight or unsettled.
+	// draining keeps rows from leaving; drained are closed when nothing is in
+	// flight or unsettled any more.
 	draining bool
-	drained  chan struct{}
+	drained  []chan struct{}
 	calls    sync.WaitGroup
+
+	stop context.CancelFunc // ends run; set before it
+	done chan struct{}      // closed when run has ended
 }
 
 // The mail of a lane, besides *settlement, *attempt and *fresh.
@@ -132,6 +138,7 @@ type (
 		res   sdk.OpResult
 	}
 	mailFenced struct{ epoch int64 } // the ladder's op was
+	mailIdle   struct{}              // the ladder is, while it pauses
 	mailLease  struct {
 		res sdk.Lease
 		err error
@@ -159,7 +166,8 @@ type (
 		heads []absent
 		last  bool
 	}
-	mailDrain struct{}
+	mailDrain struct{ done chan struct{} } // closed when drained
+	mailGoOn  struct{}                     // as if it had never been drained
 )
 
 // fresh is a row that was just stored.
@@ -346,10 +354,23 @@ func (l *Lane) handle(m any) {
 			l.leased.nextAt = time.Time{}
 		}
 	case mailDrain:
-		l.draining = true
+		l.draining, l.drained = true, append(l.drained, m.done)
+		l.ladder.pause()
+	case mailGoOn:
+		l.draining, l.drained = false, nil
+		l.ladder.goOn()
+		l.dirty = true
 	case mailWaiting:
 		l.onWaiting(m)
 	}
+}
+
+// drain keeps further rows from leaving. The channel is closed when what was on
+// the wire is answered and settled. Safe for concurrent use.
+func (l *Lane) drain() <-chan struct{} {
+	done := make(chan struct{})
+	l.post(mailDrain{done})
+	return done
 }
 
 // InFlight reports whether an entry is on the wire. Safe for concurrent use.
@@ -360,9 +381,9 @@ func (l *Lane) InFlight(id string) bool {
 	return ok
 }
 
-// finishDrain closes drained once nothing is on the wire or unsettled.
+// finishDrain tells once nothing is on the wire or unsettled.
 func (l *Lane) finishDrain() {
-	if l.inflight > 0 {
+	if l.inflight > 0 || l.lateOut > 0 || !l.ladder.idle() {
 		return
 	}
 	for _, q := range l.queues {
@@ -370,9 +391,8 @@ func (l *Lane) finishDrain() {
 			return
 		}
 	}
-	select {
-	case <-l.drained:
-	default:
-		close(l.drained)
+	for _, done := range l.drained {
+		close(done)
 	}
+	l.drained = nil
 }

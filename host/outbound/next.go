@@ -40,9 +40,23 @@ func (l *Lane) view(id, target string) laneView {
 }
 
 // next says what happens to a stored message from now on, and why not yet.
-func (o *Outbound) next(ctx context.Context, a *attached, e *sdk.Entry) (Next, error) {
+func (o *Outbound) next(ctx context.Context, a *attached, b *box, e *sdk.Entry) (Next, error) {
+	lane := a.current()
+	switch e.State {
+	case sdk.StateDead, sdk.StateCancelled:
+		return Next{What: NextRequeue, Detail: "nothing, unless it is requeued: meshhost outbox requeue " + e.ID}, nil
+	case sdk.StatePending, sdk.StateWaiting, sdk.StateAccepted:
+	default:
+		return Next{What: NextNothing, Detail: "nothing: its way is over"}, nil
+	}
+	switch {
+	case b != a.outbox():
+		return Next{What: NextNothing, Detail: fmt.Sprintf("nothing: outbox %q does not send for mesh %q any more; what the mesh has is asked for while somebody waits", b.name, a.Name)}, nil
+	case lane == nil:
+		return Next{What: NextHeld, Detail: fmt.Sprintf("outbox %q is being changed; the message goes on when that has ended", b.name)}, nil
+	}
 	answer := make(chan laneView, 1)
-	a.lane.post(mailView{e.ID, e.Target, answer})
+	lane.post(mailView{e.ID, e.Target, answer})
 	var v laneView
 	select {
 	case v = <-answer:
@@ -50,19 +64,13 @@ func (o *Outbound) next(ctx context.Context, a *attached, e *sdk.Entry) (Next, e
 		return Next{}, sdk.Errorf(sdk.CodeUnavailable, "lane_busy", "the messages of mesh %q are not being looked after just now", a.Name).
 			WithNext("Try again.")
 	}
-	switch e.State {
-	case sdk.StatePending, sdk.StateWaiting:
-		return o.nextLive(ctx, a, e, &v, time.Now())
-	case sdk.StateAccepted:
-		return nextAccepted(a, e, &v, time.Now()), nil
-	case sdk.StateDead, sdk.StateCancelled:
-		return Next{What: NextRequeue, Detail: "nothing, unless it is requeued: meshhost outbox requeue " + e.ID}, nil
-	default:
-		return Next{What: NextNothing, Detail: "nothing: its way is over"}, nil
+	if e.State == sdk.StateAccepted {
+		return nextAccepted(lane, e, &v, time.Now()), nil
 	}
+	return nextLive(ctx, b, e, &v, time.Now())
 }
 
-func (o *Outbound) nextLive(ctx context.Context, a *attached, e *sdk.Entry, v *laneView, now time.Time) (Next, error) {
+func nextLive(ctx context.Context, b *box, e *sdk.Entry, v *laneView, now time.Time) (Next, error) {
 	switch {
 	case !v.sentAt.IsZero():
 		return Next{NextInFlight, "it is on the wire; the broker's ack is waited for", v.sentAt}, nil
@@ -75,15 +83,15 @@ func (o *Outbound) nextLive(ctx context.Context, a *attached, e *sdk.Entry, v *l
 	case !v.holds:
 		return Next{What: NextLease, Detail: "the outbox is being asked for the right to send"}, nil
 	}
-	if n, behind, err := nextBehind(ctx, a, e, now); err != nil || behind {
+	if n, behind, err := nextBehind(ctx, b, e, now); err != nil || behind {
 		return n, err
 	}
 	return nextHead(e, v, now), nil
 }
 
 // nextBehind says what an earlier message of the same queue waits for.
-func nextBehind(ctx context.Context, a *attached, e *sdk.Entry, now time.Time) (Next, bool, error) {
-	page, err := a.store.Outbox.List(ctx, sdk.ListRequest{
+func nextBehind(ctx context.Context, b *box, e *sdk.Entry, now time.Time) (Next, bool, error) {
+	page, err := b.Outbox.List(ctx, sdk.ListRequest{
 		States: []sdk.EntryState{sdk.StatePending, sdk.StateWaiting}, Mesh: e.Mesh, Target: e.Target, Limit: traceQueue,
 	})
 	if err != nil {
@@ -129,8 +137,8 @@ func nextHead(e *sdk.Entry, v *laneView, now time.Time) Next {
 	}
 }
 
-func nextAccepted(a *attached, e *sdk.Entry, v *laneView, now time.Time) Next {
-	at, more := a.lane.ladder.nextAsk(e.ID)
+func nextAccepted(lane *Lane, e *sdk.Entry, v *laneView, now time.Time) Next {
+	at, more := lane.ladder.nextAsk(e.ID)
 	switch {
 	case isMulticast(e.Target):
 		return Next{What: NextNothing, Detail: "nothing: a message to several peers has no report of delivery"}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -77,19 +76,24 @@ type Options struct {
 
 // Outbound accepts messages and drives them into the mesh.
 type Outbound struct {
-	opts       Options
-	meshes     map[string]*attached
-	outboxes   []string // names, sorted
-	committers map[string]*Committer
-	reads      map[string]*reads // from Start on
-	waiters    *waiters
-	startedAt  time.Time
-	wg         sync.WaitGroup
-	stop       context.CancelFunc
-	stopStore  context.CancelFunc
+	opts    Options
+	meshes  map[string]*attached // as New made it
+	waiters *waiters
+	// startedAt is when Start was called.
+	startedAt time.Time
+	wg        sync.WaitGroup
+	// laneCtx is the life of the lanes, storeCtx of the committers.
+	laneCtx, storeCtx context.Context
+	stop, stopStore   context.CancelFunc
+	// turn has a token while somebody changes which lanes and outboxes there
+	// are; closing is closed when Close wants it.
+	turn    chan struct{}
+	closing chan struct{}
 
 	mu    sync.Mutex
 	phase phase
+	// boxes are sorted by name; the slice is replaced, never changed.
+	boxes []*box
 }
 
 // phase is how far the life of an Outbound is.
@@ -101,72 +105,68 @@ const (
 	stopping
 )
 
-// attached is a mesh with its lane.
-type attached struct {
-	Mesh
-	lane   *Lane
-	trail  *trail
-	atRest *identity.AtRest
-	store  Backend
-}
-
 // New wires the lanes; Start sets them going.
 func New(opts Options) (*Outbound, error) {
 	if opts.Lifetime == 0 {
 		opts.Lifetime = DefaultLifetime
 	}
 	o := &Outbound{
-		opts: opts, meshes: map[string]*attached{}, outboxes: slices.Sorted(maps.Keys(opts.Outboxes)),
-		committers: map[string]*Committer{}, reads: map[string]*reads{}, waiters: newWaiters(),
+		opts: opts, meshes: map[string]*attached{}, waiters: newWaiters(),
+		turn: make(chan struct{}, 1), closing: make(chan struct{}),
 	}
-	for name, b := range opts.Outboxes {
-		o.committers[name] = newCommitter(b.Outbox, opts.Logger.Named("outbox."+name), o.stored, o.doubtful)
+	for _, name := range slices.Sorted(maps.Keys(opts.Outboxes)) {
+		o.boxes = append(o.boxes, o.newBox(name, opts.Outboxes[name]))
 	}
 	for _, m := range opts.Meshes {
-		b, ok := opts.Outboxes[m.Outbox]
-		if !ok {
+		b := o.box(m.Outbox)
+		if b == nil {
 			return nil, fmt.Errorf("mesh %q: no outbox %q", m.Name, m.Outbox)
 		}
 		if m.Pacer == nil {
 			m.Pacer = &Pacer{}
 		}
-		a := &attached{Mesh: m, atRest: m.Key.AtRest("outbox"), store: b, trail: newTrail()}
-		a.lane = &Lane{
-			name: laneName(m.Name), mesh: m.Name, outbox: b.Outbox, committer: o.committers[m.Outbox],
-			link: m.Link, pacer: m.Pacer, atRest: a.atRest,
-			lease:  leaseOptions{owner: opts.Owner, incarnation: opts.Incarnation},
-			logger: opts.Logger.Named("lane." + m.Name), now: time.Now, wall: func() time.Time { return time.Now().Round(0) }, jitter: rand.Float64,
-			changed: o.changed, failed: o.waiters.tell, relist: func() { opts.Relist(m.Name) }, trail: a.trail,
-			wake: make(chan struct{}, 1), queues: map[string]*queue{}, waiting: map[string]absent{},
-			left: map[string]struct{}{}, grew: map[string]struct{}{}, flight: map[string]struct{}{},
-			suspects: map[*row]*queue{}, cancelling: map[string]struct{}{}, drained: make(chan struct{}),
-		}
-		a.lane.ladder = newLadder(a.lane)
+		a := &attached{Mesh: m, atRest: m.Key.AtRest("outbox"), box: b, trail: newTrail(), asked: &LadderCounts{}}
+		a.lane = o.newLane(a, b)
 		o.meshes[m.Name] = a
 	}
 	return o, nil
 }
 
-// laneName is the lane of a mesh's member connection.
-func laneName(mesh string) string { return mesh + "/" + MemberSender }
+func (o *Outbound) newBox(name string, b Backend) *box {
+	return &box{
+		Backend: b, name: name,
+		committer: newCommitter(b.Outbox, o.opts.Logger.Named("outbox."+name), o.stored, o.doubtful),
+	}
+}
+
+// list are the outboxes of this moment, by name.
+func (o *Outbound) list() []*box {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.boxes
+}
+
+// box finds an outbox by name; nil if there is none.
+func (o *Outbound) box(name string) *box {
+	for _, b := range o.list() {
+		if b.name == name {
+			return b
+		}
+	}
+	return nil
+}
 
 // Start runs the lanes and committers until Close, which must follow. Before it
 // nothing is accepted.
 func (o *Outbound) Start(ctx context.Context) {
-	for _, name := range o.outboxes {
-		o.reads[name] = newReads(o.opts.Outboxes[name].Outbox)
-	}
-	storeCtx, stopStore := context.WithCancel(ctx)
-	laneCtx, stop := context.WithCancel(ctx)
-	o.stop, o.stopStore, o.startedAt = stop, stopStore, time.Now()
-	for _, c := range o.committers {
-		o.wg.Go(func() { c.run(storeCtx, 2*time.Second) })
+	o.startedAt = time.Now()
+	o.storeCtx, o.stopStore = context.WithCancel(ctx)
+	o.laneCtx, o.stop = context.WithCancel(ctx)
+	for _, b := range o.list() {
+		o.serve(b)
 	}
 	for _, a := range o.meshes {
-		o.wg.Go(func() { a.lane.run(laneCtx) })
-	}
-	for _, b := range o.opts.Outboxes {
-		o.wg.Go(func() { o.pruneLoop(laneCtx, b.Outbox) })
+		o.run(a.lane)
 	}
 	o.enter(started)
 }
@@ -200,13 +200,18 @@ func (o *Outbound) Close(ctx context.Context) error {
 	if o.enter(stopping) != started {
 		return nil
 	}
+	close(o.closing)
+	o.turn <- struct{}{} // for good; who has it hears of closing
 	var errs []error
+	drained := map[*attached]<-chan struct{}{}
 	for _, a := range o.meshes {
-		a.lane.post(mailDrain{})
+		if l := a.current(); l != nil {
+			drained[a] = l.drain()
+		}
 	}
-	for _, a := range o.meshes {
+	for a, done := range drained {
 		select {
-		case <-a.lane.drained:
+		case <-done:
 		case <-ctx.Done():
 			errs = append(errs, fmt.Errorf("mesh %q: messages are still on the wire: %w", a.Name, ctx.Err()))
 		}
@@ -214,8 +219,8 @@ func (o *Outbound) Close(ctx context.Context) error {
 	o.stop()
 	o.stopStore()
 	o.wg.Wait()
-	for _, r := range o.reads {
-		r.close(ctx)
+	for _, b := range o.list() {
+		b.reads.close(ctx)
 	}
 	return errors.Join(errs...)
 }
@@ -224,8 +229,7 @@ func (o *Outbound) Close(ctx context.Context) error {
 // hello_ack) or went.
 func (o *Outbound) Online(mesh string, online, fresh bool) {
 	if a := o.meshes[mesh]; a != nil {
-		a.lane.post(mailOnline{online, fresh})
-		a.lane.ladder.setOnline(online)
+		a.setOnline(online, fresh)
 	}
 }
 
@@ -233,26 +237,28 @@ func (o *Outbound) Online(mesh string, online, fresh bool) {
 // what waits for them goes.
 func (o *Outbound) PeersSeen(mesh string, keys []string) {
 	if a := o.meshes[mesh]; a != nil {
-		a.lane.post(mailPeers{keys})
+		a.post(mailPeers{keys})
 	}
 }
 
 // LateAck takes an ack that came after its send was given up.
 func (o *Outbound) LateAck(mesh, id, messageID string) {
 	if a := o.meshes[mesh]; a != nil {
-		a.lane.post(mailLate{id, messageID})
+		a.lateAck(mailLate{id, messageID})
 	}
 }
 
 // OutboxReady tells that a backend is there (again): what waits for it goes on
 // at once.
 func (o *Outbound) OutboxReady(name string) {
-	if c := o.committers[name]; c != nil {
-		c.Kick()
+	b := o.box(name)
+	if b == nil {
+		return
 	}
+	b.committer.Kick()
 	for _, a := range o.meshes {
-		if a.Outbox == name {
-			a.lane.post(mailReady{})
+		if a.outbox() == b {
+			a.post(mailReady{})
 		}
 	}
 }
@@ -261,26 +267,29 @@ func (o *Outbound) OutboxReady(name string) {
 func (o *Outbound) Ladders() map[string]LadderStats {
 	out := map[string]LadderStats{}
 	for name, a := range o.meshes {
-		out[name] = a.lane.ladder.stats()
+		out[name] = a.ladderStats()
 	}
 	return out
 }
 
-// stored tells of a fresh row and hands it to its lane.
+// stored tells of a fresh row and hands it to its lane. Where none runs, the next
+// one fetches it.
 func (o *Outbound) stored(e *sdk.Entry, res sdk.OpResult) {
 	if a := o.meshes[e.Mesh]; a != nil {
 		o.changed(&change{
 			ID: e.ID, ClientMessageID: e.ClientMessageID, Target: e.Target, State: sdk.StatePending,
 			Detail: HopStored, mesh: e.Mesh, hop: HopStored,
 		})
-		a.lane.postFresh(&fresh{e, res})
+		if l := a.current(); l != nil {
+			l.postFresh(&fresh{e, res})
+		}
 	}
 }
 
 // doubtful tells a lane of an entry that may be stored: only a look shows.
 func (o *Outbound) doubtful(e *sdk.Entry) {
 	if a := o.meshes[e.Mesh]; a != nil {
-		a.lane.post(mailGrew{e.Target})
+		a.post(mailGrew{e.Target})
 	}
 }
 
@@ -294,39 +303,4 @@ func (o *Outbound) changed(c *change) {
 	}
 	o.waiters.tell(c.ID, nil)
 	o.opts.Publish("outbox", c.mesh, c)
-}
-
-// pruneLoop removes finished records that are too old, at start and hourly.
-func (o *Outbound) pruneLoop(ctx context.Context, outbox sdk.Outbox) {
-	var unpruned trouble
-	for {
-		n, err := outbox.Prune(ctx, sdk.PruneRequest{Before: time.Now().Add(-recordLifetime), Limit: pruneBatch})
-		wait := pruneEvery
-		switch {
-		case err != nil:
-			wait = time.Minute
-			o.opts.Logger.Debug("prune failed", "error", err)
-			unpruned.failed(o.opts.Logger, "finished messages can't be removed from the outbox", err)
-		case n == pruneBatch:
-			wait = time.Second
-		}
-		if err == nil {
-			unpruned.ended(o.opts.Logger, "finished messages can be removed from the outbox again")
-		}
-		if !pause(ctx, wait) {
-			return
-		}
-	}
-}
-
-// pause waits d; false if ctx ended first.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

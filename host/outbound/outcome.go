@@ -286,13 +286,17 @@ func (l *Lane) onLate(id, messageID string) {
 // to know of such a row only the backend tells; without that the ack is a fact all the same.
 func (l *Lane) settleLate(ctx context.Context) {
 	for _, op := range l.late {
+		l.lateOut++
 		l.calls.Go(func() {
 			e := &sdk.Entry{ID: op.ID}
 			if found, err := l.outbox.Get(ctx, []string{op.ID}); err == nil && len(found) == 1 && found[0] != nil {
 				e = found[0]
 			}
 			op.Final = isMulticast(e.Target)
-			_ = l.committer.Settle(op, func(res sdk.OpResult) { l.post(mailLateSet{op, e, res}) })
+			err := l.committer.Settle(op, func(res sdk.OpResult) { l.post(mailLateSet{op, e, res}) })
+			if err != nil {
+				l.post(mailLateSet{op, e, sdk.OpResult{}})
+			}
 		})
 	}
 	l.late = nil
@@ -301,6 +305,7 @@ func (l *Lane) settleLate(ctx context.Context) {
 // onLateSet tells of a row that a late ack completed outside of memory. What is
 // behind it may be due now.
 func (l *Lane) onLateSet(m mailLateSet) {
+	l.lateOut--
 	if m.res.Code != sdk.OpApplied {
 		return
 	}

@@ -14,7 +14,7 @@ import (
 // InFlight reports whether an entry is on the wire.
 func (o *Outbound) InFlight(id string) bool {
 	for _, a := range o.meshes {
-		if a.lane.InFlight(id) {
+		if a.inFlight(id) {
 			return true
 		}
 	}
@@ -23,38 +23,45 @@ func (o *Outbound) InFlight(id string) bool {
 
 // Get returns one entry; ErrNotFound if no outbox has it.
 func (o *Outbound) Get(ctx context.Context, id string) (*sdk.Entry, error) {
+	e, _, err := o.get(ctx, id)
+	return e, err
+}
+
+// get is Get with the outbox that has the entry.
+func (o *Outbound) get(ctx context.Context, id string) (*sdk.Entry, *box, error) {
 	missing := sdk.Errorf(sdk.CodeNotFound, "outbox_not_found", "no message %q is in the outbox", id).
 		WithNext("meshhost outbox list shows what is there.")
 	if id == "" || len(id) > MaxClientMessageID || !utf8.ValidString(id) {
-		return nil, missing // one bad id must not fail the batch that others share
+		return nil, nil, missing // one bad id must not fail the batch that others share
 	}
 	var errs []error
-	for _, name := range o.outboxes {
-		found, err := o.reads[name].get(ctx, id)
+	for _, b := range o.list() {
+		found, err := b.reads.get(ctx, id)
 		switch {
+		case err != nil && o.box(b.name) != b: // removed meanwhile
 		case err != nil:
 			errs = append(errs, err)
 		case found != nil:
-			return found, nil
+			return found, b, nil
 		}
 	}
 	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
+		return nil, nil, errors.Join(errs...)
 	}
-	return nil, missing
+	return nil, nil, missing
 }
 
 // Stats counts the entries of each outbox.
 func (o *Outbound) Stats(ctx context.Context) (map[string]sdk.OutboxStats, error) {
 	out := map[string]sdk.OutboxStats{}
 	var errs []error
-	for name, b := range o.opts.Outboxes {
+	for _, b := range o.list() {
 		s, err := b.Outbox.Stats(ctx, sdk.StatsRequest{})
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		out[name] = s
+		out[b.name] = s
 	}
 	return out, errors.Join(errs...)
 }
@@ -64,11 +71,17 @@ func (o *Outbound) Stats(ctx context.Context) (map[string]sdk.OutboxStats, error
 func (o *Outbound) Cancel(ctx context.Context, id string) (*sdk.Entry, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	e, a, err := o.find(ctx, id)
+	p, err := o.find(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	frozen, err := a.lane.askFreeze(ctx, e)
+	defer p.leave()
+	op := sdk.Op{Kind: sdk.OpCancel, ID: id}
+	if !p.own { // no lane sends it
+		return o.change(ctx, p.box, p.entry, op, sdk.StateCancelled, HopCancelled, func(sdk.OpResult) {})
+	}
+	lane, e := p.mesh.current(), p.entry
+	frozen, err := lane.askFreeze(ctx, e)
 	if err != nil {
 		return nil, err
 	}
@@ -76,9 +89,8 @@ func (o *Outbound) Cancel(ctx context.Context, id string) (*sdk.Entry, error) {
 		return nil, sdk.Errorf(sdk.CodeConflict, "in_flight", "the message is on the wire").
 			WithNext("Try again in a moment; if the broker takes it, it can't be cancelled.")
 	}
-	op := sdk.Op{Kind: sdk.OpCancel, ID: id}
-	return o.change(ctx, a, e, op, sdk.StateCancelled, HopCancelled, func(r sdk.OpResult) {
-		a.lane.post(mailCancelled{
+	return o.change(ctx, p.box, e, op, sdk.StateCancelled, HopCancelled, func(r sdk.OpResult) {
+		lane.post(mailCancelled{
 			id: id, target: e.Target, gone: r.Code == sdk.OpApplied || r.Code == sdk.OpAlready,
 			waited: e.State == sdk.StateWaiting,
 		})
@@ -90,40 +102,71 @@ func (o *Outbound) Cancel(ctx context.Context, id string) (*sdk.Entry, error) {
 func (o *Outbound) Requeue(ctx context.Context, id string) (*sdk.Entry, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	e, a, err := o.find(ctx, id)
+	p, err := o.find(ctx, id)
 	if err != nil {
 		return nil, err
 	}
+	defer p.leave()
+	if !p.own {
+		return nil, sdk.Errorf(sdk.CodeConflict, "other_outbox", "the message is in outbox %q, which does not send for mesh %q any more", p.box.name, p.entry.Mesh).
+			WithNext("Send it again as a new message.")
+	}
 	notAfter := time.Now().Add(o.opts.Lifetime).Truncate(time.Millisecond)
 	op := sdk.Op{Kind: sdk.OpRequeue, ID: id, NotAfter: notAfter}
-	return o.change(ctx, a, e, op, sdk.StatePending, HopRequeued, func(sdk.OpResult) {
-		a.lane.post(mailGrew{e.Target})
+	return o.change(ctx, p.box, p.entry, op, sdk.StatePending, HopRequeued, func(sdk.OpResult) {
+		p.mesh.post(mailGrew{p.entry.Target})
 	})
 }
 
-// find is Get for an entry that is to be changed: a copy of the caller's own.
-func (o *Outbound) find(ctx context.Context, id string) (*sdk.Entry, *attached, error) {
+// placed is an entry that is to be changed, and where it is. The mesh stays
+// where it is until leave.
+type placed struct {
+	entry *sdk.Entry // a copy of the caller's own
+	mesh  *attached
+	box   *box
+	own   bool // box is the one that sends for mesh
+	leave func()
+}
+
+// find is Get for an entry that is to be changed.
+func (o *Outbound) find(ctx context.Context, id string) (*placed, error) {
 	if err := o.running(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	found, err := o.Get(ctx, id)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	e := *found
-	a := o.meshes[e.Mesh]
-	if a == nil || laneName(e.Mesh) != e.Lane {
-		return nil, nil, sdk.Errorf(sdk.CodeConflict, "mesh_not_attached", "the message belongs to mesh %q, which is not attached", e.Mesh).
+	a := o.meshes[found.Mesh]
+	if a == nil || laneName(found.Mesh) != found.Lane {
+		return nil, sdk.Errorf(sdk.CodeConflict, "mesh_not_attached", "the message belongs to mesh %q, which is not attached", found.Mesh).
 			WithNext("Add the mesh to mesh.hcl and start again.")
 	}
-	return &e, a, nil
+	own, leave, err := a.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found, b, err := o.get(ctx, id) // the mesh may have moved, and its rows with it
+	if err == nil && b != own {
+		leaveOwn := leave
+		leave = func() { b.gate.leave(); leaveOwn() }
+		if err = b.enter(ctx); err != nil {
+			leave = leaveOwn
+		}
+	}
+	if err != nil {
+		leave()
+		return nil, err
+	}
+	e := *found
+	return &placed{entry: &e, mesh: a, box: b, own: b == own, leave: leave}, nil
 }
 
 // change carries out an op that a person asked for and waits for its result.
 // settled hears of the result even when the caller has left.
-func (o *Outbound) change(ctx context.Context, a *attached, e *sdk.Entry, op sdk.Op, to sdk.EntryState, word string, settled func(sdk.OpResult)) (*sdk.Entry, error) {
+func (o *Outbound) change(ctx context.Context, b *box, e *sdk.Entry, op sdk.Op, to sdk.EntryState, word string, settled func(sdk.OpResult)) (*sdk.Entry, error) {
 	answer := make(chan sdk.OpResult, 1)
-	err := o.committers[a.Outbox].Ask(op, func(r sdk.OpResult) {
+	err := b.committer.Ask(op, func(r sdk.OpResult) {
 		settled(r)
 		if r.Code == sdk.OpApplied {
 			o.changed(&change{
@@ -186,11 +229,15 @@ func (l *Lane) askFreeze(ctx context.Context, e *sdk.Entry) (bool, error) {
 func (o *Outbound) Inflight() []string {
 	var ids []string
 	for _, a := range o.meshes {
-		a.lane.flightMu.Lock()
-		for id := range a.lane.flight {
+		l := a.current()
+		if l == nil {
+			continue
+		}
+		l.flightMu.Lock()
+		for id := range l.flight {
 			ids = append(ids, id)
 		}
-		a.lane.flightMu.Unlock()
+		l.flightMu.Unlock()
 	}
 	return ids
 }

@@ -28,6 +28,7 @@ const (
 func (l *Lane) onOnline(m mailOnline) {
 	was := l.online
 	l.online = m.online
+	l.ladder.setOnline(m.online)
 	if !m.online || was {
 		return
 	}

@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"context"
 	"time"
 
 	"github.com/meshhost/meshhost/sdk"
@@ -13,12 +14,12 @@ const resentDetail = "resent: the broker no longer knows the message"
 
 // delivered records that the recipient has acknowledged a row. It is a fact:
 // whoever has the lane.
-func (d *ladder) delivered(r *rung, at time.Time) {
+func (d *ladder) delivered(ctx context.Context, r *rung, at time.Time) {
 	op := sdk.Op{Kind: sdk.OpDelivered, ID: r.id, At: at}
-	d.settle(r, op, func(res sdk.OpResult) bool {
+	d.settle(ctx, r, op, func(res sdk.OpResult) bool {
 		switch res.Code {
 		case sdk.OpApplied:
-			d.count(&d.counts.Delivered)
+			d.counts.Delivered.Add(1)
 			d.changed(d.change(r, HopDelivered, sdk.StateDelivered, "delivered"))
 		case sdk.OpAlready, sdk.OpConflict, sdk.OpNotFound:
 			d.failed(r.id, nil) // another host was quicker, or a person
@@ -31,24 +32,24 @@ func (d *ladder) delivered(r *rung, at time.Time) {
 
 // unknown takes that the broker no longer has a row. Soon enough after its ack
 // the message goes again, with the same client_message_id.
-func (d *ladder) unknown(r *rung) {
-	if r.age(d.now()) >= resendWithin {
+func (d *ladder) unknown(ctx context.Context, r *rung) {
+	if r.age(d.now()) >= resendWithin || r.elsewhere != nil {
 		d.unlearnable(r)
 		return
 	}
 	d.mu.Lock()
-	epoch, holds, often := d.epoch, d.holds(d.now()), d.resent[r.id]
+	epoch, holds, often, paused := d.epoch, d.holds(d.now()), d.resent[r.id], d.paused
 	d.mu.Unlock()
 	if often >= maxResends {
 		d.unlearnable(r)
 		return
 	}
-	if !holds {
+	if paused || !holds {
 		d.putBack(r, true) // whoever has the lane finds out too
 		return
 	}
 	op := sdk.Op{Kind: sdk.OpResend, ID: r.id, Lane: d.lane, Epoch: epoch}
-	d.settle(r, op, func(res sdk.OpResult) bool {
+	d.settle(ctx, r, op, func(res sdk.OpResult) bool {
 		switch res.Code {
 		case sdk.OpApplied:
 			d.remove(r) // before the lane sends it and adds it anew
@@ -78,7 +79,7 @@ func (d *ladder) unknown(r *rung) {
 func (d *ladder) countResend(id string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.counts.Resent++
+	d.counts.Resent.Add(1)
 	for other := range d.resent {
 		if len(d.resent) < maxResent {
 			break
@@ -90,7 +91,7 @@ func (d *ladder) countResend(id string) {
 
 // unlearnable gives up a row that stays accepted: no later ask can tell more.
 func (d *ladder) unlearnable(r *rung) {
-	d.count(&d.counts.Unknown)
+	d.counts.Unknown.Add(1)
 	d.changed(d.change(r, HopForgotten, sdk.StateAccepted,
 		"the broker no longer knows the message: whether it was delivered can't be learned, and it is asked no more"))
 	d.failed(r.id, errForgotten(r.brokerMessageID))
@@ -111,8 +112,19 @@ func (d *ladder) change(r *rung, hop string, state sdk.EntryState, detail string
 
 // settle hands an op to the committer; a row whose op was not carried out goes
 // on with its next step. A committer that is closed leaves it to the next run.
-func (d *ladder) settle(r *rung, op sdk.Op, done func(sdk.OpResult) bool) {
-	err := d.committer.Settle(op, func(res sdk.OpResult) {
+func (d *ladder) settle(ctx context.Context, r *rung, op sdk.Op, done func(sdk.OpResult) bool) {
+	committer, leave := d.committer, func() {}
+	if b := r.elsewhere; b != nil {
+		ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+		defer cancel()
+		if b.enter(ctx) != nil {
+			d.putBack(r, true) // its rows are on their way elsewhere
+			return
+		}
+		committer, leave = b.committer, b.gate.leave
+	}
+	err := committer.Settle(op, func(res sdk.OpResult) {
+		defer leave()
 		if done(res) {
 			d.remove(r)
 		} else {
@@ -120,6 +132,7 @@ func (d *ladder) settle(r *rung, op sdk.Op, done func(sdk.OpResult) bool) {
 		}
 	})
 	if err != nil {
+		leave()
 		d.putBack(r, false)
 	}
 }

@@ -22,6 +22,7 @@ type store struct {
 	lanes      map[string]*holder
 	pages      int // List: entries a page, 0: as asked
 	full       bool
+	sealed     string // what Stats says
 	calls      map[string]int
 	scanned    int // entries that Scan gave
 
@@ -423,15 +424,17 @@ func (s *store) Scan(ctx context.Context, req sdk.ScanRequest, page func(sdk.Sca
 	}
 }
 
-func (s *store) Stats(ctx context.Context, _ sdk.StatsRequest) (sdk.OutboxStats, error) {
+func (s *store) Stats(ctx context.Context, req sdk.StatsRequest) (sdk.OutboxStats, error) {
 	if err := s.enter(ctx, "stats", nil); err != nil {
 		return sdk.OutboxStats{}, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := sdk.OutboxStats{States: map[sdk.EntryState]int64{}}
+	out := sdk.OutboxStats{States: map[sdk.EntryState]int64{}, Sealed: s.sealed}
 	for _, e := range s.rows {
-		out.States[e.State]++
+		if req.Lane == "" || e.Lane == req.Lane && e.State.Live() {
+			out.States[e.State]++
+		}
 	}
 	return out, nil
 }

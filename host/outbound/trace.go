@@ -49,6 +49,7 @@ const (
 	NextOtherHost = "other_host" // another host sends the lane
 	NextLease     = "lease"      // the lane's lease is asked for
 	NextCloned    = "cloned"     // data_dir was copied: this daemon sends nothing
+	NextHeld      = "held"       // the outbox is being changed or moved
 	NextBackoff   = "backoff"    // a refusal that may pass
 	NextRateLimit = "rate_limit" // the broker's
 	NextNoPeer    = "no_peer"    // nobody is connected under the key
@@ -64,7 +65,7 @@ func (o *Outbound) Trace(ctx context.Context, id string) (*Trace, error) {
 	if err := o.running(); err != nil {
 		return nil, err
 	}
-	tr, e, err := o.known(ctx, id)
+	tr, e, b, err := o.known(ctx, id)
 	if e == nil && tr == nil {
 		return nil, err
 	}
@@ -73,55 +74,60 @@ func (o *Outbound) Trace(ctx context.Context, id string) (*Trace, error) {
 		out.Trouble = nil
 	}
 	a := o.traced(tr, e)
-	if a != nil {
-		out.Outbox, out.Durable = a.Outbox, a.store.Durable()
+	if b == nil && a != nil {
+		b = a.outbox()
+	}
+	if b != nil {
+		out.Outbox, out.Durable = b.name, b.Durable()
 	}
 	out.Hops = o.hops(tr, e, out)
 	if tr == nil || !tr.whole {
-		out.Earlier = o.earlier(e)
+		out.Earlier = o.lacking(e)
 	}
 	switch {
 	case out.Trouble != nil:
 		out.Next = Next{What: NextUnknown, Detail: "the outbox does not answer: " + out.Trouble.Error()}
 	case e == nil:
 		out.Next = Next{What: NextNothing, Detail: "the outbox does not have the message"}
-	case a == nil || a.lane.name != e.Lane:
+	case a == nil || laneName(a.Name) != e.Lane:
 		out.Next = Next{What: NextNothing, Detail: fmt.Sprintf("mesh %q is not attached: add it to mesh.hcl", e.Mesh)}
 	default:
-		out.InFlight = a.lane.InFlight(e.ID)
-		if out.Next, err = o.next(ctx, a, e); err != nil {
+		out.InFlight = a.inFlight(e.ID)
+		if out.Next, err = o.next(ctx, a, b, e); err != nil {
 			return nil, err
 		}
 	}
 	return out, nil
 }
 
-// known finds what memory and the outbox have of a message, either may be nil.
-func (o *Outbound) known(ctx context.Context, id string) (*track, *sdk.Entry, error) {
+// known finds what memory and the outboxes have of a message, either may be nil.
+func (o *Outbound) known(ctx context.Context, id string) (*track, *sdk.Entry, *box, error) {
 	for _, a := range o.meshes {
 		if tr, ok := a.trail.find(id); ok {
-			e, err := o.Get(ctx, tr.id)
-			return &tr, e, err
+			e, b, err := o.get(ctx, tr.id)
+			return &tr, e, b, err
 		}
 	}
-	e, err := o.Get(ctx, id)
+	e, b, err := o.get(ctx, id)
 	if err == nil {
-		return nil, e, nil
+		return nil, e, b, nil
 	}
 	if !errors.Is(err, sdk.ErrNotFound) || id == "" || len(id) > MaxClientMessageID {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	for _, a := range o.meshes {
-		found, lerr := o.reads[a.Outbox].lookup(ctx, sdk.MessageKey{Mesh: a.Name, Sender: MemberSender, ClientMessageID: id})
-		if lerr != nil {
-			return nil, nil, lerr
-		}
-		if found != nil {
-			e, err := o.Get(ctx, found.ID)
-			return nil, e, err
+		for _, b := range append([]*box{a.outbox()}, a.earlier()...) {
+			found, err := b.reads.lookup(ctx, sdk.MessageKey{Mesh: a.Name, Sender: MemberSender, ClientMessageID: id})
+			if err != nil {
+				return nil, nil, nil, err
+			}
+			if found != nil {
+				e, b, err := o.get(ctx, found.ID)
+				return nil, e, b, err
+			}
 		}
 	}
-	return nil, nil, sdk.Errorf(sdk.CodeNotFound, "outbox_not_found", "no message %q is known", id).
+	return nil, nil, nil, sdk.Errorf(sdk.CodeNotFound, "outbox_not_found", "no message %q is known", id).
 		WithNext("Take the id or the client_message_id of `meshhost outbox list`. A broker's id is known for messages that it acked since the daemon's start.")
 }
 
@@ -138,8 +144,8 @@ func (o *Outbound) traced(tr *track, e *sdk.Entry) *attached {
 	return nil
 }
 
-// earlier says why the first hops are missing.
-func (o *Outbound) earlier(e *sdk.Entry) string {
+// lacking says why the first hops are missing.
+func (o *Outbound) lacking(e *sdk.Entry) string {
 	if e != nil && e.EnqueuedAt.Before(o.startedAt) {
 		return "hops before this daemon's start at " + o.startedAt.UTC().Format(time.RFC3339) + " are not known but for what the row says"
 	}

@@ -80,7 +80,7 @@ func (o *Outbound) Wait(ctx context.Context, id string, want sdk.EntryState) (*s
 	defer again.Stop()
 	for {
 		next := recheckEvery
-		e, err := o.Get(ctx, id)
+		e, b, err := o.get(ctx, id)
 		switch {
 		case err == nil:
 			last = e
@@ -97,9 +97,7 @@ func (o *Outbound) Wait(ctx context.Context, id string, want sdk.EntryState) (*s
 				return e, sdk.Errorf(sdk.CodeInvalid, "no_delivery_report", "a message to %s has no report of delivery", e.Target).
 					WithNext("Wait for accepted.")
 			}
-			if a := o.meshes[e.Mesh]; a != nil {
-				a.lane.ladder.urge(e)
-			}
+			o.ask(b, e)
 			next, ask = ask, min(ask*2, askMax)
 		case !o.sends(e):
 			next, ask = ask, min(ask*2, askMax)
@@ -138,8 +136,29 @@ func reached(e *sdk.Entry, want sdk.EntryState) bool {
 	}
 }
 
+// ask has the broker asked for the delivery of e, which is in b.
+func (o *Outbound) ask(b *box, e *sdk.Entry) {
+	a := o.meshes[e.Mesh]
+	if a == nil {
+		return
+	}
+	l := a.current()
+	if l == nil {
+		return // its outbox is held; the next lane will ask
+	}
+	r := rungOf(e)
+	if b != a.outbox() {
+		r.elsewhere = b
+	}
+	l.ladder.urge(r)
+}
+
 // sends reports whether this host sends the lane of e, and hears of its changes.
 func (o *Outbound) sends(e *sdk.Entry) bool {
 	a := o.meshes[e.Mesh]
-	return a != nil && a.lane.name == e.Lane && a.lane.ladder.holding()
+	if a == nil {
+		return false
+	}
+	l := a.current()
+	return l != nil && l.name == e.Lane && l.ladder.holding()
 }

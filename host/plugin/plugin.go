@@ -236,7 +236,7 @@ func downError(s *Spec, st Status) *sdk.Error {
 		e.RetryAfter = max(time.Until(st.NextStart), 100*time.Millisecond)
 	case StateQuarantined:
 		e.Message = fmt.Sprintf("%s: it is quarantined (%s): %v", s.id(), st.Reason, st.Err)
-		e.Next = "Correct the cause and start meshhost again; `meshhost plugin info " + s.Name + "` shows its last words."
+		e.Next = "Correct the cause and run `meshhost reload`; `meshhost plugin info " + s.Name + "` shows its last words."
 	case StateDraining:
 		e.Message = s.id() + ": it is stopping"
 		e.Next = "Start meshhost again."

@@ -4,6 +4,7 @@
 //
 // One mutex guards everything; no call does I/O. A queue is a slice of rows in
 // seq order with a place in its lane's heap, ordered by the due time of the
-// head, so Fetch costs what it returns and what is held. Finished rows stay as
-// small records for replays; beyond max_records the oldest are forgotten.
+// head, so Fetch costs what it returns and what is held. All rows stand in the
+// order of seq, which List and Scan walk. Finished rows stay as small records for
+// replays; beyond max_records the oldest are forgotten.
 package main

@@ -20,7 +20,10 @@ func (s *store) lease(name string) outboxstate.Lane {
 func (s *store) laneOf(name string) *lane {
 	l := s.lanes[name]
 	if l == nil {
-		l = &lane{Lane: outboxstate.Lane{Epoch: s.epochs, Expires: outboxstate.Millis(s.now())}, queues: map[string]*queue{}}
+		l = &lane{
+			Lane: outboxstate.Lane{Epoch: s.epochs, Expires: outboxstate.Millis(s.now())},
+			top:  s.tops, queues: map[string]*queue{},
+		}
 		s.lanes[name] = l
 	}
 	return l
@@ -33,6 +36,9 @@ func (s *store) Acquire(ctx context.Context, req sdk.AcquireRequest) (sdk.Lease,
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.sealed != "" {
+		return sdk.Lease{}, outboxstate.SealedError(s.sealed)
+	}
 	l := s.laneOf(req.Lane)
 	next, lease := l.Acquire(req, s.now())
 	l.Lane = next
@@ -58,8 +64,8 @@ func (s *store) Release(ctx context.Context, req sdk.ReleaseRequest) error {
 func (s *store) forgetLanes(before int64) {
 	before = min(before, outboxstate.Millis(s.now().Add(-outboxstate.LaneMemory)))
 	for name, l := range s.lanes {
-		if len(l.queues) == 0 && l.Expires < before {
-			s.epochs = max(s.epochs, l.Epoch)
+		if len(l.queues) == 0 && l.unconfirmed.len() == 0 && l.Expires < before {
+			s.epochs, s.tops = max(s.epochs, l.Epoch), max(s.tops, l.top)
 			delete(s.lanes, name)
 		}
 	}
@@ -75,6 +81,9 @@ func (s *store) Fetch(ctx context.Context, req sdk.FetchRequest) (sdk.FetchResul
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.sealed != "" {
+		return sdk.FetchResult{}, outboxstate.SealedError(s.sealed)
+	}
 	if !s.lease(req.Lane).Holds(req.Epoch) {
 		return sdk.FetchResult{}, outboxstate.FencedError(req.Lane, req.Epoch)
 	}

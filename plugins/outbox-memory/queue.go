@@ -14,8 +14,35 @@ import (
 // that neither heap is walked past what it returns.
 type lane struct {
 	outboxstate.Lane
-	queues     map[string]*queue
-	due, later dueHeap
+	top         int64 // the highest seq that was ever given in it
+	queues      map[string]*queue
+	due, later  dueHeap
+	unconfirmed order // accepted rows that have their body
+}
+
+// unconfirmed reports whether a report of delivery may follow.
+func unconfirmed(r *outboxstate.Row) bool { return r.State == sdk.StateAccepted && r.Size > 0 }
+
+// join puts a row where its state belongs, and returns the seq of the row before
+// it in its queue; 0 if it is the head, or not live.
+func (l *lane) join(r *row) (prev int64) {
+	if r.State.Live() {
+		return l.enter(r)
+	}
+	if unconfirmed(&r.Row) {
+		l.unconfirmed.put(r)
+	}
+	return 0
+}
+
+// part takes a row out of where its state was.
+func (l *lane) part(r *row, was *outboxstate.Row) {
+	switch {
+	case was.State.Live():
+		l.leave(r, was.State)
+	case unconfirmed(was):
+		l.unconfirmed.drop(r)
+	}
 }
 
 // queue is the live rows of one target in seq order: rows[first:]. Rows that
@@ -33,19 +60,48 @@ type queue struct {
 func (q *queue) live() []*row { return q.rows[q.first:] }
 func (q *queue) head() *row   { return q.rows[q.first] }
 
-// enter puts a row with a new seq at the end of its queue and returns the seq of
-// the row before it, 0 if there is none.
+// enter puts a live row at its place in its queue, nearly always the end, and
+// returns the seq of the row before it, 0 if there is none.
 func (l *lane) enter(r *row) (prev int64) {
 	q := l.queues[r.entry.Target]
 	if q == nil {
 		q = &queue{target: r.entry.Target, rows: []*row{r}}
 		l.queues[q.target] = q
 		l.put(q, &l.later)
-		return 0
+	} else if last := q.rows[len(q.rows)-1]; last.seq < r.seq {
+		prev = last.seq
+		q.rows = append(q.rows, r)
+	} else {
+		prev = l.squeeze(q, r)
 	}
-	prev = q.rows[len(q.rows)-1].seq
-	q.rows = append(q.rows, r)
+	if r.State == sdk.StateWaiting {
+		q.waiting++
+	}
 	return prev
+}
+
+// squeeze puts a row that an import brings back in front of others.
+func (l *lane) squeeze(q *queue, r *row) (prev int64) {
+	at := q.place(r.seq)
+	head := at == q.first
+	if head { // the heap compares heads: the queue leaves it before its head changes
+		heap.Remove(q.in, q.index)
+	} else {
+		prev = q.rows[at-1].seq
+	}
+	q.rows = append(q.rows, nil)
+	copy(q.rows[at+1:], q.rows[at:])
+	q.rows[at] = r
+	if head {
+		l.put(q, &l.later)
+	}
+	return prev
+}
+
+// place is the index of the first row that is not before seq.
+func (q *queue) place(seq int64) int {
+	live := q.live()
+	return q.first + sort.Search(len(live), func(i int) bool { return live[i].seq >= seq })
 }
 
 func (l *lane) put(q *queue, h *dueHeap) {
@@ -79,8 +135,7 @@ func (l *lane) leave(r *row, was sdk.EntryState) {
 		q.waiting--
 	}
 	if q.head() != r {
-		live := q.live()
-		at := q.first + sort.Search(len(live), func(i int) bool { return live[i].seq >= r.seq })
+		at := q.place(r.seq)
 		q.rows = append(q.rows[:at], q.rows[at+1:]...)
 		return
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"container/list"
 	"context"
 	"sync"
 	"time"
@@ -22,10 +21,12 @@ type store struct {
 	lastSeq    int64
 	byID       map[string]*row
 	byKey      map[sdk.MessageKey]*row
-	arrival    *list.List // of *row, oldest in front
+	order      order
 	lanes      map[string]*lane
-	epochs     int64 // the highest epoch of a lane that was forgotten
-	records    int64 // finished rows without a body
+	epochs     int64  // the highest epoch of a lane that was forgotten
+	tops       int64  // the highest seq of a lane that was forgotten
+	records    int64  // finished rows without a body
+	sealed     string // where the rows are; empty: here
 }
 
 // row is one message. entry holds what never changes and the body; what ops
@@ -33,19 +34,17 @@ type store struct {
 type row struct {
 	outboxstate.Row
 	entry sdk.Entry
-	n     int64 // order of arrival: the first seq
 	seq   int64
-	place *list.Element
+	label string // of the import that brought it, until something changes it
 }
 
 func newStore(limits outboxstate.Limits, maxRecords int64, now func() time.Time) *store {
 	return &store{
 		now: now, limits: limits, maxRecords: maxRecords,
-		usage:   outboxstate.Usage{States: map[sdk.EntryState]int64{}},
-		byID:    map[string]*row{},
-		byKey:   map[sdk.MessageKey]*row{},
-		arrival: list.New(),
-		lanes:   map[string]*lane{},
+		usage: outboxstate.Usage{States: map[sdk.EntryState]int64{}},
+		byID:  map[string]*row{},
+		byKey: map[sdk.MessageKey]*row{},
+		lanes: map[string]*lane{},
 	}
 }
 
@@ -68,11 +67,12 @@ func (s *store) clock() time.Time {
 	}
 	s.latest = now
 	ms := outboxstate.Millis(now)
-	for el := s.arrival.Front(); el != nil; el = el.Next() {
-		if r := el.Value.(*row); r.State.Live() && outboxstate.Due(r.DueAt, ms) {
+	s.order.after(0, func(r *row) bool {
+		if r.State.Live() && outboxstate.Due(r.DueAt, ms) {
 			r.DueAt = min(r.DueAt, ms)
 		}
-	}
+		return true
+	})
 	for _, l := range s.lanes {
 		l.reorder()
 	}
@@ -98,8 +98,16 @@ func (s *store) Apply(ctx context.Context, ops []sdk.Op) ([]sdk.OpResult, error)
 }
 
 func (s *store) apply(op *sdk.Op, now time.Time) sdk.OpResult {
-	if op.Kind == sdk.OpAppend {
+	if refusal, ok := outboxstate.RefuseSealed(s.sealed, op); ok {
+		return refusal
+	}
+	switch op.Kind {
+	case sdk.OpAppend:
 		return s.append(op.Entry, now)
+	case sdk.OpSeal, sdk.OpUnseal:
+		var res sdk.OpResult
+		s.sealed, res = outboxstate.Seal(s.sealed, op)
+		return res
 	}
 	if op.Kind.Fenced() && !s.lease(op.Lane).Holds(op.Epoch) {
 		return sdk.OpResult{Code: sdk.OpFenced, ID: op.ID}
@@ -108,7 +116,12 @@ func (s *store) apply(op *sdk.Op, now time.Time) sdk.OpResult {
 		return s.wake(op, now)
 	}
 	r := s.byID[op.ID]
-	if r == nil || op.Kind.Fenced() && r.entry.Lane != op.Lane {
+	switch {
+	case r == nil:
+		return sdk.OpResult{Code: sdk.OpNotFound, ID: op.ID}
+	case op.Kind == sdk.OpReroute && r.entry.Lane == op.Entry.Lane:
+		return sdk.OpResult{Code: sdk.OpAlready, ID: op.ID, Seq: r.seq, State: r.State, BrokerMessageID: r.BrokerMessageID}
+	case op.Kind.Fenced() && r.entry.Lane != op.Lane:
 		return sdk.OpResult{Code: sdk.OpNotFound, ID: op.ID}
 	}
 	return s.change(r, op, now)
@@ -126,16 +139,41 @@ func (s *store) append(e *sdk.Entry, now time.Time) sdk.OpResult {
 	if refusal, ok := s.limits.Refuse(s.usage, e); ok {
 		return refusal
 	}
-	s.lastSeq++
-	r = &row{entry: clone(e), n: s.lastSeq, seq: s.lastSeq, Row: outboxstate.Row{
+	r = &row{entry: clone(e), Row: outboxstate.Row{
 		State: sdk.StatePending, DueAt: outboxstate.Millis(now), NotAfter: outboxstate.Millis(e.NotAfter), Size: int64(len(e.Body)),
 	}}
-	s.byID[e.ID], s.byKey[key] = r, r
-	r.place = s.arrival.PushBack(r)
-	prev := s.laneOf(e.Lane).enter(r)
-	s.usage.States[sdk.StatePending]++
-	s.usage.Bytes += r.Size
+	prev := s.add(r, s.lastSeq+1)
 	return sdk.OpResult{Code: sdk.OpStored, ID: e.ID, Seq: r.seq, Prev: prev, State: sdk.StatePending}
+}
+
+// add stores a new row at a place and returns the seq of the live row before it
+// in its queue, if it is live.
+func (s *store) add(r *row, seq int64) (prev int64) {
+	s.byID[r.entry.ID], s.byKey[outboxstate.Key(&r.entry)] = r, r
+	s.usage.States[r.State]++
+	s.usage.Bytes += r.Size
+	if isRecord(&r.Row) {
+		s.records++
+	}
+	return s.settle(r, seq)
+}
+
+// settle gives a row that is nowhere its place: in the order of all, in its
+// lane, and in what its state says.
+func (s *store) settle(r *row, seq int64) (prev int64) {
+	l := s.laneOf(r.entry.Lane)
+	r.seq = seq
+	s.lastSeq, l.top = max(s.lastSeq, seq), max(l.top, seq)
+	s.order.put(r)
+	return l.join(r)
+}
+
+// uproot takes a row out of all that settle put it in.
+func (s *store) uproot(r *row) {
+	if l := s.lanes[r.entry.Lane]; l != nil { // else it was forgotten, and has no row that is more than a record
+		l.part(r, &r.Row)
+	}
+	s.order.drop(r)
 }
 
 // clone copies what an append keeps; the caller may reuse its memory.
@@ -151,49 +189,58 @@ func (s *store) change(r *row, op *sdk.Op, now time.Time) sdk.OpResult {
 	was := r.Row
 	next := r.Row
 	res, eff := outboxstate.Decide(&next, op, now)
-	if eff.NewSeq {
+	if eff.NewSeq && !was.State.Live() {
 		if refusal, ok := s.limits.RefuseLive(s.usage); ok {
 			refusal.ID, refusal.State = op.ID, was.State
 			return refusal
 		}
 	}
-	if eff.Changed {
-		s.move(r, next, eff.NewSeq)
+	switch {
+	case eff.NewSeq:
+		s.uproot(r)
+		if op.Kind == sdk.OpReroute {
+			r.entry.Lane, r.entry.Nonce, r.entry.Body = op.Entry.Lane, op.Entry.Nonce, append([]byte(nil), op.Entry.Body...)
+		}
+		s.count(r, next)
+		s.settle(r, s.lastSeq+1)
+	case eff.Changed:
+		s.move(r, next)
 	}
 	res.ID, res.Seq = op.ID, r.seq
 	return res
 }
 
-// move gives a row its next content and keeps queues, counts and records true.
-func (s *store) move(r *row, next outboxstate.Row, newSeq bool) {
-	was := r.Row
+// move gives a row its next content where it stands.
+func (s *store) move(r *row, next outboxstate.Row) {
 	l := s.laneOf(r.entry.Lane)
-	if newSeq {
-		s.lastSeq++
-		r.seq = s.lastSeq
+	was := r.Row
+	s.count(r, next)
+	if was.State.Live() && next.State.Live() {
+		l.fix(r, was.State)
+	} else {
+		l.part(r, &was)
+		l.join(r)
 	}
-	r.Row = next
+	if s.records > s.maxRecords {
+		s.forget()
+	}
+}
+
+// count gives a row its next content and keeps the counts true. It is no longer
+// as an import brought it.
+func (s *store) count(r *row, next outboxstate.Row) {
+	s.usage.States[r.State]--
+	s.usage.States[next.State]++
+	s.usage.Bytes += next.Size - r.Size
+	if isRecord(&r.Row) {
+		s.records--
+	}
+	if isRecord(&next) {
+		s.records++
+	}
+	r.Row, r.label = next, ""
 	if r.Size == 0 {
 		r.entry.Body = nil
-	}
-	switch {
-	case was.State.Live() && next.State.Live():
-		l.fix(r, was.State)
-	case was.State.Live():
-		l.leave(r, was.State)
-	case next.State.Live():
-		l.enter(r)
-	}
-	s.usage.States[was.State]--
-	s.usage.States[next.State]++
-	s.usage.Bytes += next.Size - was.Size
-	if isRecord(&next) != isRecord(&was) {
-		if isRecord(&next) {
-			s.records++
-			s.forget()
-		} else {
-			s.records--
-		}
 	}
 }
 
@@ -208,18 +255,17 @@ func (s *store) forget() {
 		return
 	}
 	goal := s.maxRecords - s.maxRecords/16
-	for el := s.arrival.Front(); el != nil && s.records > goal; {
-		r := el.Value.(*row)
-		el = el.Next()
+	s.order.after(0, func(r *row) bool {
 		if isRecord(&r.Row) {
 			s.remove(r)
 		}
-	}
+		return s.records > goal
+	})
 }
 
-// remove drops a finished row.
+// remove drops a row.
 func (s *store) remove(r *row) {
-	s.arrival.Remove(r.place)
+	s.uproot(r)
 	delete(s.byID, r.entry.ID)
 	delete(s.byKey, outboxstate.Key(&r.entry))
 	s.usage.States[r.State]--
@@ -241,7 +287,7 @@ func (s *store) wake(op *sdk.Op, now time.Time) sdk.OpResult {
 		if r.State == sdk.StateWaiting {
 			next := r.Row
 			outboxstate.Wake(&next, now)
-			s.move(r, next, false)
+			s.move(r, next)
 		}
 	}
 	return sdk.OpResult{Code: sdk.OpApplied}

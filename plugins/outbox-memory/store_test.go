@@ -42,8 +42,8 @@ func TestTheOldestRecordsAreForgottenAndNothingElse(t *testing.T) {
 		}
 		send(t, s, ops...)
 	}
-	if s.records > 50 || len(s.byID) != int(s.records)+len(kept) || len(s.byKey) != len(s.byID) || s.arrival.Len() != len(s.byID) {
-		t.Fatalf("%d records, %d rows by id, %d by key, %d in order", s.records, len(s.byID), len(s.byKey), s.arrival.Len())
+	if s.records > 50 || len(s.byID) != int(s.records)+len(kept) || len(s.byKey) != len(s.byID) || s.order.len() != len(s.byID) {
+		t.Fatalf("%d records, %d rows by id, %d by key, %d in order", s.records, len(s.byID), len(s.byKey), s.order.len())
 	}
 	got, err := s.Get(context.Background(), append(kept, "id-000299", "id-000002"))
 	if err != nil {

@@ -37,7 +37,7 @@ func (s *store) Apply(ctx context.Context, ops []sdk.Op) ([]sdk.OpResult, error)
 	return results, nil
 }
 
-// tx is one Apply inside a transaction.
+// tx is one call inside a transaction.
 type tx struct {
 	*store
 	conn *sqlite.Conn
@@ -45,6 +45,15 @@ type tx struct {
 }
 
 func (t *tx) apply(op *sdk.Op) (sdk.OpResult, error) {
+	if refusal, ok := outboxstate.RefuseSealed(t.sealed, op); ok {
+		return refusal, nil
+	}
+	if op.Kind == sdk.OpSeal || op.Kind == sdk.OpUnseal {
+		var res sdk.OpResult
+		t.sealed, res = outboxstate.Seal(t.sealed, op)
+		t.dirty = true
+		return res, nil
+	}
 	if op.Kind == sdk.OpAppend {
 		return t.append(op.Entry)
 	}
@@ -72,22 +81,12 @@ func (t *tx) append(e *sdk.Entry) (sdk.OpResult, error) {
 		}
 		return refusal, nil
 	}
-	var prev int64
-	found, err := sqlitefile.One(t.conn, sqlLast, func(stmt *sqlite.Stmt) { prev = stmt.ColumnInt64(0) }, e.Lane, e.Target)
-	if err != nil {
-		return sdk.OpResult{}, err
-	}
-	isHead := int64(1)
-	if found {
-		isHead = 0
-	}
 	seq := t.nextSeq()
-	err = sqlitefile.Run(t.conn, sqlInsert, seq, e.ID, e.ClientMessageID, e.Mesh, e.Sender, e.Lane, e.Target, e.Priority, e.Nonce,
-		e.Fingerprint, outboxstate.Millis(e.EnqueuedAt), outboxstate.Millis(e.NotAfter), outboxstate.Millis(t.at), len(e.Body), isHead)
+	row, prev, err := t.insert(e, seq)
 	if err != nil {
 		return sdk.OpResult{}, err
 	}
-	if t.conn.Changes() == 0 {
+	if row == nil {
 		t.lastSeq-- // nobody has seen it
 		res, found, err := t.replay(e)
 		if err == nil && !found {
@@ -95,124 +94,262 @@ func (t *tx) append(e *sdk.Entry) (sdk.OpResult, error) {
 		}
 		return res, err
 	}
-	if len(e.Body) > 0 {
-		if err := sqlitefile.Run(t.conn, sqlInsertBody, seq, e.Body); err != nil {
-			return sdk.OpResult{}, err
+	err = t.enter(row.queue, seq, row.DueAt, prev)
+	return sdk.OpResult{Code: sdk.OpStored, ID: e.ID, Seq: seq, Prev: prev, State: sdk.StatePending}, err
+}
+
+// insert writes a pending row that is due now, with its body; nil if there is a
+// row of its id or key. prev is the row before it in its queue.
+func (t *tx) insert(e *sdk.Entry, seq int64) (row *stored, prev int64, err error) {
+	var at [5]int64
+	for i, text := range [...]string{e.Mesh, e.Sender, e.Lane, e.Target, e.Priority} {
+		if at[i], err = t.name(text, seq); err != nil {
+			return nil, 0, err
 		}
 	}
-	t.moved("", sdk.StatePending, int64(len(e.Body)))
-	return sdk.OpResult{Code: sdk.OpStored, ID: e.ID, Seq: seq, Prev: prev, State: sdk.StatePending}, nil
+	key := e.ClientMessageID
+	taken, err := t.otherKey(e, at[0], at[1])
+	if err != nil || taken {
+		return nil, 0, err
+	}
+	if key == e.ID {
+		key = ""
+	}
+	if prev, err = t.tail(queue{at[2], at[3]}); err != nil {
+		return nil, 0, err
+	}
+	stmt, err := t.conn.Prepare(sqlInsert)
+	if err != nil {
+		return nil, 0, err
+	}
+	stmt.BindInt64(1, seq)
+	bindIdent(stmt, 2, e.ID)
+	bindIdent(stmt, 3, key)
+	for i, n := range at {
+		stmt.BindInt64(4+i, n)
+	}
+	bindNonce(stmt, 9, e.Nonce)
+	stmt.BindBytes(10, e.Fingerprint)
+	row = &stored{seq: seq, queue: queue{at[2], at[3]}, Row: outboxstate.Row{
+		State: sdk.StatePending, DueAt: outboxstate.Millis(t.at), NotAfter: outboxstate.Millis(e.NotAfter), Size: int64(len(e.Body)),
+	}}
+	stmt.BindInt64(11, outboxstate.Millis(e.EnqueuedAt))
+	stmt.BindInt64(12, row.NotAfter)
+	stmt.BindInt64(13, row.DueAt)
+	stmt.BindInt64(14, row.Size)
+	if _, err := stmt.Step(); err != nil || t.conn.Changes() == 0 {
+		return nil, 0, err
+	}
+	if row.Size > 0 {
+		stmt, err := t.conn.Prepare(sqlInsertBody)
+		if err != nil {
+			return nil, 0, err
+		}
+		stmt.BindInt64(1, seq)
+		stmt.BindBytes(2, e.Body)
+		if _, err := stmt.Step(); err != nil {
+			return nil, 0, err
+		}
+	}
+	t.rows.put(e.ID, row)
+	t.raise(row.lane, seq)
+	t.keyed = t.keyed || key != ""
+	t.moved("", sdk.StatePending, row.Size)
+	return row, prev, nil
+}
+
+// otherKey reports whether a row has the key of e in the other way of storing
+// it: by its id where that of e differs, or beside its id where it is e's id.
+// The same way is the index's to refuse.
+func (t *tx) otherKey(e *sdk.Entry, mesh, sender int64) (bool, error) {
+	query := sqlByOwn
+	if e.ClientMessageID == e.ID {
+		if query = sqlByKey; !t.keyed {
+			return false, nil
+		}
+	}
+	return sqlitefile.One(t.conn, query, func(*sqlite.Stmt) {}, ident(e.ClientMessageID), sender, mesh)
 }
 
 // replay answers an append whose id or key is there already.
 func (t *tx) replay(e *sdk.Entry) (res sdk.OpResult, found bool, err error) {
-	read := func(stmt *sqlite.Stmt) {
-		key := sdk.MessageKey{ClientMessageID: stmt.ColumnText(2), Mesh: stmt.ColumnText(3), Sender: stmt.ColumnText(4)}
-		row := outboxstate.Row{State: sdk.EntryState(stmt.ColumnText(7)), BrokerMessageID: stmt.ColumnText(8)}
-		res = outboxstate.Replay(e, stmt.ColumnText(1), key, sqlitefile.Blob(stmt, 5), stmt.ColumnInt64(6), &row)
+	there, err := t.find(t.conn, outboxstate.Key(e))
+	if err == nil && there == nil {
+		there, err = t.findID(t.conn, sqlByID, e.ID)
 	}
-	found, err = sqlitefile.One(t.conn, sqlByKey, read, e.Mesh, e.Sender, e.ClientMessageID)
-	if err != nil || found {
-		return res, found, err
+	if err != nil || there == nil {
+		return res, false, err
 	}
-	found, err = sqlitefile.One(t.conn, sqlByID, read, e.ID)
-	return res, found, err
+	row := outboxstate.Row{State: there.State, BrokerMessageID: there.BrokerMessageID}
+	return outboxstate.Replay(e, there.ID, outboxstate.Key(there), there.Fingerprint, there.Seq, &row), true, nil
 }
 
 // wake makes every waiting row of a queue due; only the head matters, and the
 // index holds only rows that wait.
 func (t *tx) wake(op *sdk.Op) (sdk.OpResult, error) {
-	if err := sqlitefile.Run(t.conn, sqlWake, op.Lane, op.Target, outboxstate.Millis(t.at)); err != nil {
+	var q queue
+	var err error
+	if q.lane, err = findName(t.conn, op.Lane); err == nil {
+		q.target, err = findName(t.conn, op.Target)
+	}
+	if err != nil {
 		return sdk.OpResult{}, err
 	}
-	woken := t.conn.Changes()
-	if woken == 0 {
-		return sdk.OpResult{Code: sdk.OpAlready}, nil
+	type waiting struct {
+		seq, due int64
+		id       string
 	}
-	for range woken {
+	var rows []waiting
+	err = sqlitefile.Each(t.conn, sqlWaiting, func(stmt *sqlite.Stmt) (bool, error) {
+		rows = append(rows, waiting{seq: stmt.ColumnInt64(0), id: columnIdent(stmt, 1), due: stmt.ColumnInt64(2)})
+		return true, nil
+	}, q.lane, q.target)
+	if err != nil {
+		return sdk.OpResult{}, err
+	}
+	now := outboxstate.Millis(t.at)
+	for _, r := range rows {
+		if err := sqlitefile.Ints(t.conn, sqlWake, r.seq, now); err != nil {
+			return sdk.OpResult{}, err
+		}
+		if err := sqlitefile.Ints(t.conn, sqlMoveHead, q.lane, r.due, r.seq, now); err != nil {
+			return sdk.OpResult{}, err
+		}
+		t.rows.drop(r.id)
 		t.moved(sdk.StateWaiting, sdk.StatePending, 0)
+	}
+	if len(rows) == 0 {
+		return sdk.OpResult{Code: sdk.OpAlready}, nil
 	}
 	return sdk.OpResult{Code: sdk.OpApplied}, nil
 }
 
-// stored is a row of sqlRow.
-type stored struct {
-	outboxstate.Row
-	n, seq       int64
-	lane, target string
-	head         bool
-}
-
+// change carries out an op on one row.
 func (t *tx) change(op *sdk.Op) (sdk.OpResult, error) {
-	var r stored
-	found, err := sqlitefile.One(t.conn, sqlRow, func(stmt *sqlite.Stmt) {
-		r = stored{
-			n: stmt.ColumnInt64(0), lane: stmt.ColumnText(1), target: stmt.ColumnText(2),
-			head: stmt.ColumnInt64(3) == 1, seq: stmt.ColumnInt64(4),
-			Row: outboxstate.Row{
-				State: sdk.EntryState(stmt.ColumnText(5)), Attempts: stmt.ColumnInt(6),
-				DueAt: stmt.ColumnInt64(7), NotAfter: stmt.ColumnInt64(8),
-				AcceptedAt: stmt.ColumnInt64(9), DeliveredAt: stmt.ColumnInt64(10),
-				LastError: stmt.ColumnText(11), BrokerMessageID: stmt.ColumnText(12), Size: stmt.ColumnInt64(13),
-			},
-		}
-	}, op.ID)
+	r, err := t.row(op.ID)
 	if err != nil {
 		return sdk.OpResult{}, err
 	}
-	if !found || op.Kind.Fenced() && r.lane != op.Lane {
+	if r == nil {
 		return sdk.OpResult{Code: sdk.OpNotFound, ID: op.ID}, nil
 	}
-	was := r.Row
-	res, eff := outboxstate.Decide(&r.Row, op, t.at)
-	if eff.NewSeq {
+	if op.Kind.Fenced() {
+		res, done, err := t.elsewhere(r, op)
+		if err != nil || done {
+			return res, err
+		}
+	}
+	next := r.Row
+	res, eff := outboxstate.Decide(&next, op, t.at)
+	if eff.NewSeq && !r.State.Live() {
 		if refusal, ok := t.limits.RefuseLive(t.usage); ok {
-			refusal.ID, refusal.State = op.ID, was.State
+			refusal.ID, refusal.State = op.ID, r.State
 			return refusal, nil
 		}
-		r.seq = t.nextSeq()
 	}
 	res.ID, res.Seq = op.ID, r.seq
 	if !eff.Changed {
 		return res, nil
 	}
-	if err := t.save(&r, was.State); err != nil {
-		return sdk.OpResult{}, err
-	}
-	if eff.DropBody {
-		if err := sqlitefile.Run(t.conn, sqlDropBody, r.n); err != nil {
-			return sdk.OpResult{}, err
+	if eff.NewSeq {
+		res.Seq, err = t.move(r, &next, op)
+	} else {
+		err = t.save(r, &next, r.seq)
+		if err == nil && eff.DropBody {
+			err = sqlitefile.Ints(t.conn, sqlDropBody, r.seq)
 		}
 	}
-	t.moved(was.State, r.State, r.Size-was.Size)
+	if err != nil {
+		return sdk.OpResult{}, err
+	}
+	t.moved(r.State, next.State, next.Size-r.Size)
+	r.Row, r.mark = next, 0
+	if next.State == sdk.StateDelivered || eff.DropBody {
+		t.rows.drop(op.ID) // nothing more is to come
+	} else {
+		t.rows.put(op.ID, r)
+	}
 	return res, nil
 }
 
-// save writes what may have changed between two states, and no other column:
-// each one named costs the indexes that mention it.
-func (t *tx) save(r *stored, was sdk.EntryState) error {
-	switch {
-	case was.Live() && r.State.Live():
-		return sqlitefile.Run(t.conn, sqlPostpone, r.n, string(r.State), r.DueAt, r.Attempts, r.LastError)
-	case was.Live():
-		err := sqlitefile.Run(t.conn, sqlLeave, r.n, string(r.State), r.Size, r.LastError, r.BrokerMessageID, r.AcceptedAt)
-		if err != nil || !r.head {
-			return err
+// elsewhere answers a schedule op on a row that is not in the lane of the op.
+func (t *tx) elsewhere(r *stored, op *sdk.Op) (res sdk.OpResult, done bool, err error) {
+	res.ID = op.ID
+	if op.Kind == sdk.OpReroute {
+		lane, err := findName(t.conn, op.Entry.Lane)
+		if err != nil {
+			return res, false, err
 		}
-		return t.promote(r.lane, r.target)
-	case r.State.Live():
-		return sqlitefile.Run(t.conn, sqlRequeue, r.n, r.seq, r.DueAt, r.NotAfter, r.lane, r.target)
-	default:
-		return sqlitefile.Run(t.conn, sqlFinished, r.n, string(r.State), r.Size, r.BrokerMessageID, r.AcceptedAt, r.DeliveredAt)
+		if lane == r.lane {
+			res.Code, res.State, res.Seq, res.BrokerMessageID = sdk.OpAlready, r.State, r.seq, r.BrokerMessageID
+			return res, true, nil
+		}
 	}
+	lane, err := t.laneNumber(op.Lane)
+	res.Code = sdk.OpNotFound
+	return res, lane != r.lane, err
 }
 
-// promote makes the first row of a queue its head, if any is left.
-func (t *tx) promote(lane, target string) error {
-	var n int64
-	found, err := sqlitefile.One(t.conn, sqlFirst, func(stmt *sqlite.Stmt) { n = stmt.ColumnInt64(0) }, lane, target)
-	if err != nil || !found {
+// laneNumber is the number of a lane's name; 0 if no row has it.
+func (t *tx) laneNumber(text string) (int64, error) {
+	if n, ok := t.names[text]; ok {
+		return n.id, nil
+	}
+	return findName(t.conn, text)
+}
+
+// move puts a row at the end of a queue: its own, or that of another lane. It
+// returns the new seq.
+func (t *tx) move(r *stored, next *outboxstate.Row, op *sdk.Op) (int64, error) {
+	seq := t.nextSeq()
+	to := r.queue
+	if op.Kind == sdk.OpReroute {
+		var err error
+		if to.lane, err = t.name(op.Entry.Lane, seq); err != nil {
+			return 0, err
+		}
+	}
+	if err := t.stretchNames(r.seq, seq); err != nil {
+		return 0, err
+	}
+	prev, err := t.tail(to)
+	if err != nil {
+		return 0, err
+	}
+	if err := t.save(r, next, seq); err != nil {
+		return 0, err
+	}
+	if op.Kind == sdk.OpReroute {
+		err = t.reroute(r, seq, to, op.Entry)
+	} else {
+		err = sqlitefile.Ints(t.conn, sqlMoveBody, r.seq, seq)
+	}
+	if err != nil {
+		return 0, err
+	}
+	t.raise(to.lane, seq)
+	r.seq, r.queue = seq, to
+	return seq, t.enter(to, seq, next.DueAt, prev)
+}
+
+// reroute gives a row, which is at seq now, what belongs to its new lane, and
+// takes it out of its old queue.
+func (t *tx) reroute(r *stored, seq int64, to queue, e *sdk.Entry) error {
+	stmt, err := t.conn.Prepare(sqlReroute)
+	if err != nil {
 		return err
 	}
-	return sqlitefile.Run(t.conn, sqlHead, n)
+	stmt.BindInt64(1, seq)
+	stmt.BindInt64(2, to.lane)
+	bindNonce(stmt, 3, e.Nonce)
+	if _, err := stmt.Step(); err != nil {
+		return err
+	}
+	if err := sqlitefile.Ints(t.conn, sqlDropBody, r.seq); err != nil {
+		return err
+	}
+	if err := sqlitefile.Run(t.conn, sqlInsertBody, seq, e.Body); err != nil {
+		return err
+	}
+	return t.leave(r.queue, r.seq, r.DueAt)
 }

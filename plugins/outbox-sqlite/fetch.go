@@ -18,6 +18,9 @@ func (s *store) Fetch(ctx context.Context, req sdk.FetchRequest) (sdk.FetchResul
 	}
 	var res sdk.FetchResult
 	err := s.file.Read(ctx, func(conn *sqlite.Conn) error {
+		if err := refuseSealed(conn); err != nil {
+			return err
+		}
 		lane, err := readLane(conn, req.Lane)
 		if err != nil {
 			return err
@@ -25,11 +28,15 @@ func (s *store) Fetch(ctx context.Context, req sdk.FetchRequest) (sdk.FetchResul
 		if !lane.Holds(req.Epoch) {
 			return outboxstate.FencedError(req.Lane, req.Epoch)
 		}
-		targets, err := dueTargets(conn, req, outboxstate.Millis(s.now()), &res)
+		number, err := findName(conn, req.Lane)
 		if err != nil {
 			return err
 		}
-		return readQueues(conn, req, targets, &res)
+		targets, err := s.dueTargets(conn, number, req, &res)
+		if err != nil {
+			return err
+		}
+		return s.readQueues(conn, number, req, targets, &res)
 	})
 	if err != nil {
 		return sdk.FetchResult{}, err
@@ -37,22 +44,29 @@ func (s *store) Fetch(ctx context.Context, req sdk.FetchRequest) (sdk.FetchResul
 	return res, nil
 }
 
+// due is a target with a due queue.
+type due struct {
+	number int64
+	text   string
+}
+
 // dueTargets returns the targets of due queues within the bounds, and sets
 // res.More and res.NextDue.
-func dueTargets(conn *sqlite.Conn, req sdk.FetchRequest, now int64, res *sdk.FetchResult) ([]string, error) {
+func (s *store) dueTargets(conn *sqlite.Conn, lane int64, req sdk.FetchRequest, res *sdk.FetchResult) ([]due, error) {
+	now := outboxstate.Millis(s.now())
 	held := make(map[string]bool, len(req.Held))
 	for _, target := range req.Held {
 		held[target] = true
 	}
 	bound := min(req.MaxQueues, req.MaxRows)
 	res.NextDue = -1
-	var targets []string
+	var targets []due
 	// take is called with heads in the order of their due times.
-	take := func(target string, due int64) (more bool) {
+	take := func(target due, at int64) (more bool) {
 		switch {
-		case held[target]:
-		case !outboxstate.Due(due, now):
-			res.NextDue = time.Duration(due-now) * time.Millisecond
+		case held[target.text]:
+		case !outboxstate.Due(at, now):
+			res.NextDue = time.Duration(at-now) * time.Millisecond
 			return false
 		case len(targets) < bound:
 			targets = append(targets, target)
@@ -62,43 +76,48 @@ func dueTargets(conn *sqlite.Conn, req sdk.FetchRequest, now int64, res *sdk.Fet
 		}
 		return true
 	}
-	if err := eachHead(conn, take, sqlHeads, req.Lane); err != nil {
+	if err := s.eachHead(conn, take, sqlHeads, lane); err != nil {
 		return nil, err
 	}
 	if res.NextDue >= 0 {
 		// Behind the heads that are due later may be some of a clock that went back.
-		return targets, eachHead(conn, take, sqlHeadsAfter, req.Lane, outboxstate.Horizon(now))
+		return targets, s.eachHead(conn, take, sqlHeadsAfter, lane, outboxstate.Horizon(now))
 	}
 	if !res.More {
 		return targets, nil
 	}
 	// The first head that is not due yet may be far behind many due ones; one
 	// step finds it.
-	return targets, eachHead(conn, func(target string, due int64) bool {
-		if !held[target] && !outboxstate.Due(due, now) {
-			res.NextDue = time.Duration(due-now) * time.Millisecond
+	return targets, s.eachHead(conn, func(target due, at int64) bool {
+		if !held[target.text] && !outboxstate.Due(at, now) {
+			res.NextDue = time.Duration(at-now) * time.Millisecond
 		}
-		return held[target]
-	}, sqlHeadsAfter, req.Lane, now)
+		return held[target.text]
+	}, sqlHeadsAfter, lane, now)
 }
 
 // eachHead calls f with the target and due time of each head until it answers
 // false.
-func eachHead(conn *sqlite.Conn, f func(target string, due int64) (more bool), query string, args ...any) error {
+func (s *store) eachHead(conn *sqlite.Conn, f func(target due, at int64) (more bool), query string, args ...any) error {
 	return sqlitefile.Each(conn, query, func(stmt *sqlite.Stmt) (bool, error) {
-		return f(stmt.ColumnText(0), stmt.ColumnInt64(1)), nil
+		number := stmt.ColumnInt64(0)
+		text, err := s.texts.of(conn, number)
+		if err != nil {
+			return false, err
+		}
+		return f(due{number, text}, stmt.ColumnInt64(1)), nil
 	}, args...)
 }
 
 // readQueues fills res with the first rows of each target's queue.
-func readQueues(conn *sqlite.Conn, req sdk.FetchRequest, targets []string, res *sdk.FetchResult) error {
+func (s *store) readQueues(conn *sqlite.Conn, lane int64, req sdk.FetchRequest, targets []due, res *sdk.FetchResult) error {
 	rows, bytes := req.MaxRows, int64(outboxstate.FetchBytes)
 	for i, target := range targets {
 		if i > 0 && bytes <= 0 {
 			res.More = true
 			return nil
 		}
-		queue, err := readQueue(conn, req.Lane, target, outboxstate.Share(rows, len(targets)-i), &bytes)
+		queue, err := s.readQueue(conn, lane, target, outboxstate.Share(rows, len(targets)-i), &bytes)
 		if err != nil {
 			return err
 		}
@@ -110,9 +129,9 @@ func readQueues(conn *sqlite.Conn, req sdk.FetchRequest, targets []string, res *
 
 // readQueue reads at most limit rows and, past the head, no more than *bytes of
 // bodies, which it counts down.
-func readQueue(conn *sqlite.Conn, lane, target string, limit int, bytes *int64) (sdk.Queue, error) {
-	queue := sdk.Queue{Target: target}
-	stmt, err := sqlitefile.Bind(conn, sqlQueue, lane, target, limit+1)
+func (s *store) readQueue(conn *sqlite.Conn, lane int64, target due, limit int, bytes *int64) (sdk.Queue, error) {
+	queue := sdk.Queue{Target: target.text}
+	stmt, err := sqlitefile.Bind(conn, sqlQueue, lane, target.number, limit+1)
 	if err != nil {
 		return queue, err
 	}
@@ -122,35 +141,18 @@ func readQueue(conn *sqlite.Conn, lane, target string, limit int, bytes *int64) 
 		if err != nil || !row {
 			return queue, err
 		}
-		n, size, entry := readEntry(stmt)
+		entry, size, err := s.readEntry(conn, stmt)
+		if err != nil {
+			return queue, err
+		}
 		if len(queue.Rows) == limit || len(queue.Rows) > 0 && size > *bytes {
 			queue.More = true
 			return queue, nil
 		}
-		if entry.Body, err = readBody(conn, n); err != nil {
+		if entry.Body, err = bodyOf(stmt, &entry, size); err != nil {
 			return queue, err
 		}
 		*bytes -= size
 		queue.Rows = append(queue.Rows, entry)
 	}
-}
-
-// readEntry reads a row of columns; the body is not among them.
-func readEntry(stmt *sqlite.Stmt) (n, size int64, e sdk.Entry) {
-	e = sdk.Entry{
-		ID: stmt.ColumnText(1), ClientMessageID: stmt.ColumnText(2), Mesh: stmt.ColumnText(3),
-		Sender: stmt.ColumnText(4), Lane: stmt.ColumnText(5), Target: stmt.ColumnText(6),
-		Priority: stmt.ColumnText(7), Nonce: stmt.ColumnText(8), Fingerprint: sqlitefile.Blob(stmt, 9),
-		EnqueuedAt: outboxstate.Time(stmt.ColumnInt64(10)), NotAfter: outboxstate.Time(stmt.ColumnInt64(11)),
-		Seq: stmt.ColumnInt64(12), State: sdk.EntryState(stmt.ColumnText(13)),
-		DueAt: outboxstate.Time(stmt.ColumnInt64(14)), Attempts: stmt.ColumnInt(15),
-		LastError: stmt.ColumnText(16), BrokerMessageID: stmt.ColumnText(17),
-		AcceptedAt: outboxstate.Time(stmt.ColumnInt64(18)), DeliveredAt: outboxstate.Time(stmt.ColumnInt64(19)),
-	}
-	return stmt.ColumnInt64(0), stmt.ColumnInt64(20), e
-}
-
-func readBody(conn *sqlite.Conn, n int64) (body []byte, err error) {
-	_, err = sqlitefile.One(conn, sqlBody, func(stmt *sqlite.Stmt) { body = sqlitefile.Blob(stmt, 0) }, n)
-	return body, err
 }

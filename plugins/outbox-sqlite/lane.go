@@ -16,6 +16,9 @@ func (s *store) Acquire(ctx context.Context, req sdk.AcquireRequest) (sdk.Lease,
 	}
 	var lease sdk.Lease
 	err := s.file.Write(ctx, func(conn *sqlite.Conn) error {
+		if s.sealed != "" {
+			return outboxstate.SealedError(s.sealed)
+		}
 		lane, err := s.lane(conn, req.Lane)
 		if err != nil {
 			return err
@@ -75,6 +78,16 @@ func (s *store) remember(name string, lane outboxstate.Lane) {
 		clear(s.lanes)
 	}
 	s.lanes[name] = lane
+}
+
+// refuseSealed is SealedError if the store of the snapshot is sealed.
+func refuseSealed(conn *sqlite.Conn) error {
+	var where string
+	_, err := sqlitefile.One(conn, sqlSealed, func(stmt *sqlite.Stmt) { where = stmt.ColumnText(0) })
+	if err == nil && where != "" {
+		err = outboxstate.SealedError(where)
+	}
+	return err
 }
 
 // readLane reads a lane from the file; one that is not there is free.

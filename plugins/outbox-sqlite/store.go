@@ -13,27 +13,29 @@ import (
 
 // store is an open outbox file; it implements sdk.Outbox.
 type store struct {
-	file *sqlitefile.File
-	now  func() time.Time
+	file  *sqlitefile.File
+	now   func() time.Time
+	texts names // for readers
 
-	// What follows belongs to the file's writing goroutine. It mirrors tables
-	// total and lane; loaded is false when it must be read again.
-	limits  outboxstate.Limits
-	loaded  bool
-	dirty   bool // total must be written
-	lastSeq int64
-	usage   outboxstate.Usage
-	lanes   map[string]outboxstate.Lane
+	// What follows belongs to the file's writing goroutine. It mirrors tables;
+	// loaded is false when it must be read again.
+	limits   outboxstate.Limits
+	loaded   bool
+	dirty    bool // total must be written
+	lastSeq  int64
+	lastName int64
+	usage    outboxstate.Usage
+	sealed   string
+	lanes    map[string]outboxstate.Lane
+	names    map[string]name
+	rows     recent
+	keyed    bool            // some row may have a key that is not its id
+	tails    map[queue]int64 // the last seq of a queue; 0: it is empty
+	tops     map[int64]int64 // the last seq of each lane; nil until Import asks
 }
 
 // maxLanes bounds the lanes that are kept in memory; the rest is read again.
 const maxLanes = 4096
-
-// states is the order of the columns in table total.
-var states = []sdk.EntryState{
-	sdk.StatePending, sdk.StateWaiting, sdk.StateAccepted, sdk.StateDelivered,
-	sdk.StateDead, sdk.StateExpired, sdk.StateCancelled,
-}
 
 // openStore opens or creates the file at path.
 func openStore(ctx context.Context, path string, limits outboxstate.Limits, now func() time.Time) (*store, error) {
@@ -65,31 +67,33 @@ func (s *store) begin(conn *sqlite.Conn) error {
 	if s.loaded {
 		return nil
 	}
-	stmt, err := conn.Prepare(sqlTotal)
-	if err != nil {
-		return err
-	}
-	found, err := stmt.Step()
+	found, err := sqlitefile.One(conn, sqlTotal, func(stmt *sqlite.Stmt) {
+		s.lastSeq, s.lastName = stmt.ColumnInt64(0), stmt.ColumnInt64(1)
+		s.usage, s.sealed = usageOf(stmt)
+	})
 	if err != nil {
 		return err
 	}
 	if !found {
 		return fmt.Errorf("table total is empty; the file was changed by another program")
 	}
-	s.lastSeq = stmt.ColumnInt64(0)
-	s.usage = usageOf(stmt)
-	s.lanes = map[string]outboxstate.Lane{}
+	s.lanes, s.names = map[string]outboxstate.Lane{}, map[string]name{}
+	s.texts.forget()
+	s.rows, s.tails, s.tops = recent{}, map[queue]int64{}, nil
+	if s.keyed, err = sqlitefile.One(conn, sqlKeyed, func(*sqlite.Stmt) {}); err != nil {
+		return err
+	}
 	s.loaded, s.dirty = true, false
-	return stmt.Reset()
+	return nil
 }
 
 // usageOf reads a row of sqlTotal.
-func usageOf(stmt *sqlite.Stmt) outboxstate.Usage {
-	u := outboxstate.Usage{Bytes: stmt.ColumnInt64(1), States: make(map[sdk.EntryState]int64, len(states))}
-	for i, state := range states {
-		u.States[state] = stmt.ColumnInt64(i + 2)
+func usageOf(stmt *sqlite.Stmt) (u outboxstate.Usage, sealed string) {
+	u = outboxstate.Usage{Bytes: stmt.ColumnInt64(2), States: make(map[sdk.EntryState]int64, len(states))}
+	for i, state := range states[1:] {
+		u.States[state] = stmt.ColumnInt64(i + 3)
 	}
-	return u
+	return u, stmt.ColumnText(len(states) + 2)
 }
 
 // commit writes the totals once per transaction.
@@ -97,11 +101,11 @@ func (s *store) commit(conn *sqlite.Conn) error {
 	if !s.dirty {
 		return nil
 	}
-	args := []any{s.lastSeq, s.usage.Bytes}
-	for _, state := range states {
+	args := []any{s.lastSeq, s.lastName, s.usage.Bytes}
+	for _, state := range states[1:] {
 		args = append(args, s.usage.States[state])
 	}
-	if err := sqlitefile.Run(conn, sqlSetTotal, args...); err != nil {
+	if err := sqlitefile.Run(conn, sqlSetTotal, append(args, s.sealed)...); err != nil {
 		return err
 	}
 	s.dirty = false

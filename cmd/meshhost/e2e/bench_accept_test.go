@@ -150,7 +150,13 @@ func acceptRun(b *testing.B, bin built, load acceptLoad, p50, p99, rate *figure)
 // outboxRows counts what the outbox plugin of a stopped daemon has on disk.
 func (d *daemon) outboxRows(where string) (n int) {
 	d.w.t.Helper()
-	conn, err := sqlite.OpenConn(filepath.Join(d.dir, "data", "plugins", "outbox-sqlite", "outbox.db"), sqlite.OpenReadWrite, sqlite.OpenWAL)
+	return d.rowsOf("sqlite", where)
+}
+
+// rowsOf counts what the SQLite outbox of a name has on disk.
+func (d *daemon) rowsOf(name, where string) (n int) {
+	d.w.t.Helper()
+	conn, err := sqlite.OpenConn(filepath.Join(d.dir, "data", "plugins", "outbox-"+name, "outbox.db"), sqlite.OpenReadWrite, sqlite.OpenWAL)
 	if err != nil {
 		d.w.t.Fatal(err)
 	}

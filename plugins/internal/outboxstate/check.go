@@ -98,10 +98,20 @@ func CheckList(req sdk.ListRequest) error {
 	return nil
 }
 
-// CheckPrune refuses a request without a bound. The error is ErrInvalid.
+// CheckPrune refuses a request without a bound, and one that does not choose in
+// exactly one way. The error is ErrInvalid.
 func CheckPrune(req sdk.PruneRequest) error {
 	if req.Limit < 1 {
 		return sdk.Errorf(sdk.CodeInvalid, "bad_limit", "outbox: prune limit is %d; it must be at least 1", req.Limit)
+	}
+	ways := 0
+	for _, chosen := range []bool{!req.Before.IsZero(), req.Label != "", req.All} {
+		if chosen {
+			ways++
+		}
+	}
+	if ways != 1 {
+		return sdk.Errorf(sdk.CodeInvalid, "bad_prune", "outbox: prune chooses by exactly one of before, label and all; got %d", ways)
 	}
 	return nil
 }

@@ -38,8 +38,7 @@ func CheckAcquire(req sdk.AcquireRequest) error {
 // is Held nothing changed.
 func (l Lane) Acquire(req sdk.AcquireRequest, now time.Time) (Lane, sdk.Lease) {
 	ms := Millis(now)
-	// An end that no lease can have was set by a clock that has gone back.
-	live := l.Owner != "" && ms < l.Expires && l.Expires <= ms+maxLease.Milliseconds()
+	live := l.Live(ms)
 	mine := l.Owner == req.Owner
 	if live && !mine {
 		return l, sdk.Lease{Held: true, HeldBy: l.Owner, RetryIn: time.Duration(l.Expires-ms) * time.Millisecond}
@@ -50,6 +49,12 @@ func (l Lane) Acquire(req sdk.AcquireRequest, now time.Time) (Lane, sdk.Lease) {
 		return next, sdk.Lease{Epoch: next.Epoch}
 	}
 	return next, sdk.Lease{Epoch: next.Epoch, Stolen: live}
+}
+
+// Live reports whether the lease runs at now, in Unix milliseconds. An end that
+// no lease can have was set by a clock that has gone back.
+func (l Lane) Live(now int64) bool {
+	return l.Owner != "" && now < l.Expires && l.Expires <= now+maxLease.Milliseconds()
 }
 
 // Release gives the lane up if the caller still holds it; ok says whether

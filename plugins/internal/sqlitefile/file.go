@@ -32,20 +32,21 @@ type Spec struct {
 
 // File is an open database. Its methods may be called concurrently.
 type File struct {
-	spec    Spec
-	lock    *os.File
-	writer  *sqlite.Conn // owned by the goroutine of run
-	jobs    chan *job
-	readers chan *sqlite.Conn
-	closing chan struct{}
-	once    sync.Once
-	done    chan struct{}
-	err     error // of closing; written before done closes
+	spec     Spec
+	lock     *os.File
+	writer   *sqlite.Conn // owned by the goroutine of run
+	jobs     chan *job
+	readers  chan *sqlite.Conn
+	browsers chan *sqlite.Conn
+	closing  chan struct{}
+	once     sync.Once
+	done     chan struct{}
+	err      error // of closing; written before done closes
 }
 
-// readConns is how many reads run at once. Two cores gain nothing from more,
-// and a third keeps a long list from standing before the queue's own reads.
-const readConns = 3
+// readConns is how many calls of Read, and how many of Browse, run at once. Two
+// cores gain nothing from more.
+const readConns = 2
 
 // ErrClosed is the error of calls after Close.
 var ErrClosed = errors.New("the database is closed")
@@ -61,17 +62,21 @@ func Open(ctx context.Context, spec Spec) (*File, error) {
 		return nil, err
 	}
 	f := &File{
-		spec:    spec,
-		lock:    lock,
-		jobs:    make(chan *job),
-		readers: make(chan *sqlite.Conn, readConns),
-		closing: make(chan struct{}),
-		done:    make(chan struct{}),
+		spec:     spec,
+		lock:     lock,
+		jobs:     make(chan *job),
+		readers:  make(chan *sqlite.Conn, readConns),
+		browsers: make(chan *sqlite.Conn, readConns),
+		closing:  make(chan struct{}),
+		done:     make(chan struct{}),
 	}
 	if err := f.connect(ctx); err != nil {
-		readers := make([]*sqlite.Conn, 0, readConns)
+		var readers []*sqlite.Conn
 		for len(f.readers) > 0 {
 			readers = append(readers, <-f.readers)
+		}
+		for len(f.browsers) > 0 {
+			readers = append(readers, <-f.browsers)
 		}
 		return nil, errors.Join(err, f.release(readers))
 	}
@@ -82,15 +87,25 @@ func Open(ctx context.Context, spec Spec) (*File, error) {
 // Read runs fn on a read-only connection within one snapshot. It stops early
 // when ctx ends.
 func (f *File) Read(ctx context.Context, fn func(conn *sqlite.Conn) error) error {
+	return f.read(ctx, f.readers, fn)
+}
+
+// Browse is Read for what may take long and can wait: it has connections of its
+// own, so that no Read stands behind it.
+func (f *File) Browse(ctx context.Context, fn func(conn *sqlite.Conn) error) error {
+	return f.read(ctx, f.browsers, fn)
+}
+
+func (f *File) read(ctx context.Context, from chan *sqlite.Conn, fn func(conn *sqlite.Conn) error) error {
 	var conn *sqlite.Conn
 	select {
-	case conn = <-f.readers:
+	case conn = <-from:
 	case <-f.closing:
 		return ErrClosed
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { f.readers <- conn }()
+	defer func() { from <- conn }()
 	err := snapshot(ctx, conn, fn)
 	if ctx.Err() != nil && err != nil {
 		return ctx.Err()
@@ -114,6 +129,9 @@ func snapshot(ctx context.Context, conn *sqlite.Conn, fn func(conn *sqlite.Conn)
 	return fn(conn)
 }
 
+// Closing is closed when Close was called.
+func (f *File) Closing() <-chan struct{} { return f.closing }
+
 // Close finishes the commit that runs, refuses what comes later, and closes the
 // file. It may be called again.
 func (f *File) Close() error {
@@ -124,6 +142,7 @@ func (f *File) Close() error {
 
 // connect opens the writer, prepares the file, and opens the readers.
 func (f *File) connect(ctx context.Context) error {
+	keepHeap()
 	var err error
 	if f.writer, err = sqlite.OpenConn(f.spec.Path, sqlite.OpenReadWrite); err != nil {
 		return f.explain(err)
@@ -133,13 +152,17 @@ func (f *File) connect(ctx context.Context) error {
 	if err := f.prepare(f.writer); err != nil {
 		return err
 	}
-	for range readConns {
+	for i := range 2 * readConns {
 		conn, err := sqlite.OpenConn(f.spec.Path, sqlite.OpenReadOnly)
 		if err != nil {
 			return f.explain(err)
 		}
 		conn.SetBusyTimeout(busyTimeout)
-		f.readers <- conn
+		if i%2 == 0 {
+			f.readers <- conn
+		} else {
+			f.browsers <- conn
+		}
 	}
 	return nil
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // Bind prepares query, which the connection caches, and binds args in order.
-// They are int64, int, string or []byte.
+// They are int64, int, string, []byte or nil.
 func Bind(conn *sqlite.Conn, query string, args ...any) (*sqlite.Stmt, error) {
 	stmt, err := conn.Prepare(query)
 	if err != nil {
@@ -16,6 +16,8 @@ func Bind(conn *sqlite.Conn, query string, args ...any) (*sqlite.Stmt, error) {
 	}
 	for i, arg := range args {
 		switch v := arg.(type) {
+		case nil:
+			stmt.BindNull(i + 1)
 		case int64:
 			stmt.BindInt64(i+1, v)
 		case int:
@@ -29,6 +31,20 @@ func Bind(conn *sqlite.Conn, query string, args ...any) (*sqlite.Stmt, error) {
 		}
 	}
 	return stmt, nil
+}
+
+// Ints carries out a statement that returns no rows and has whole numbers only.
+// It is Run for hot paths: nothing is allocated.
+func Ints(conn *sqlite.Conn, query string, args ...int64) error {
+	stmt, err := conn.Prepare(query)
+	if err != nil {
+		return err
+	}
+	for i, arg := range args {
+		stmt.BindInt64(i+1, arg)
+	}
+	_, err = stmt.Step()
+	return err
 }
 
 // Run carries out a statement that returns no rows.

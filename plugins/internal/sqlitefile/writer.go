@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 
 	"zombiezen.com/go/sqlite"
@@ -56,6 +57,9 @@ func (f *File) run() {
 			f.err = f.shut()
 			return
 		case j := <-f.jobs:
+			// Those who were answered just now, and can run, may have more to say;
+			// without this the first of them would have a commit for itself.
+			runtime.Gosched()
 			group = f.gather(append(group[:0], j))
 		}
 		f.commit(group)
@@ -65,9 +69,9 @@ func (f *File) run() {
 
 // shut waits for the reads that run and closes everything.
 func (f *File) shut() error {
-	readers := make([]*sqlite.Conn, 0, readConns)
+	readers := make([]*sqlite.Conn, 0, 2*readConns)
 	for range readConns {
-		readers = append(readers, <-f.readers)
+		readers = append(readers, <-f.readers, <-f.browsers)
 	}
 	return f.release(readers)
 }
@@ -77,6 +81,9 @@ func (f *File) gather(group []*job) []*job {
 	for len(group) < maxGroup {
 		select {
 		case j := <-f.jobs:
+			// Those who were answered just now, and can run, may have more to say;
+			// without this the first of them would have a commit for itself.
+			runtime.Gosched()
 			group = append(group, j)
 		default:
 			return group

@@ -8,7 +8,7 @@ import (
 	"github.com/meshhost/meshhost/sdk"
 )
 
-// model is an outbox in a few lines: a list in the order of arrival, searched
+// model is an outbox in a few lines: a list in the order of seq, searched
 // from the front. It shares the transition table with the state cases and
 // nothing with any backend.
 type model struct {
@@ -104,10 +104,16 @@ func (m *model) change(e *sdk.Entry, op sdk.Op, want transition, now time.Time, 
 	case sdk.OpRequeue:
 		e.Attempts, e.LastError, e.BrokerMessageID, e.AcceptedAt = 0, "", "", time.Time{}
 		e.DueAt, e.NotAfter, e.Seq = now, op.NotAfter, seq
+		m.last(e)
 	}
 	if !want.body || op.Kind == sdk.OpAccepted && op.Final {
 		e.Body = nil
 	}
+}
+
+// last gives e the place behind all others, as its new seq says.
+func (m *model) last(e *sdk.Entry) {
+	m.rows = append(slices.DeleteFunc(m.rows, func(have *sdk.Entry) bool { return have == e }), e)
 }
 
 func (m *model) acquire(owner, incarnation string, ttl time.Duration, now time.Time) sdk.Lease {

@@ -138,11 +138,12 @@ const (
 	// the body is gone.
 	OpKind_OP_KIND_RESEND OpKind = 11
 	// Live to pending, due at once, in the lane of entry, with its nonce and body
-	// and a new seq there. Already if the row is in that lane.
+	// and a new seq there. Already if the row is in that lane, whatever its state.
 	OpKind_OP_KIND_REROUTE OpKind = 12
 	// Closes the store for good; error says why and where its rows are. From then
 	// on all ops but facts, seal and unseal answer sealed, and Acquire, Fetch and
-	// Import fail with FAILED_PRECONDITION. It has no id.
+	// Import fail with FAILED_PRECONDITION. Already if it is sealed, with detail what
+	// was said then, which stays. It has no id.
 	OpKind_OP_KIND_SEAL OpKind = 13
 	// Opens a sealed store again. It has no id.
 	OpKind_OP_KIND_UNSEAL OpKind = 14
@@ -223,7 +224,7 @@ const (
 	OpCode_OP_CODE_STORED OpCode = 1
 	// Append: the rest says which row is there.
 	OpCode_OP_CODE_EXISTS OpCode = 2
-	// Changed; seq is set by requeue.
+	// Changed; seq is set by requeue, resend and reroute.
 	OpCode_OP_CODE_APPLIED OpCode = 3
 	// The row was there already.
 	OpCode_OP_CODE_ALREADY OpCode = 4
@@ -402,7 +403,7 @@ type Entry struct {
 	// Optional.
 	DeliveredAtUnixMs int64 `protobuf:"varint,19,opt,name=delivered_at_unix_ms,json=deliveredAtUnixMs,proto3" json:"delivered_at_unix_ms,omitempty"`
 	// Required in replies. Given by the backend in the commit, strictly increasing
-	// per lane.
+	// per lane; the only order. Requeue, resend and reroute give a new one.
 	Seq           int64 `protobuf:"varint,20,opt,name=seq,proto3" json:"seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1897,7 +1898,7 @@ type StatsResponse struct {
 	States []*StateCount `protobuf:"bytes,1,rep,name=states,proto3" json:"states,omitempty"`
 	// Required. The sum of the bodies' bytes.
 	Bytes int64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	// Optional. When the oldest live row was enqueued.
+	// Optional. When the live row that is first by seq was enqueued.
 	OldestLiveUnixMs int64 `protobuf:"varint,3,opt,name=oldest_live_unix_ms,json=oldestLiveUnixMs,proto3" json:"oldest_live_unix_ms,omitempty"`
 	// Optional, with a lane. The latest not_after of its live rows.
 	LastNotAfterUnixMs int64 `protobuf:"varint,4,opt,name=last_not_after_unix_ms,json=lastNotAfterUnixMs,proto3" json:"last_not_after_unix_ms,omitempty"`

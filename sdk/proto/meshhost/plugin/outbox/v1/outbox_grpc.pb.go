@@ -65,7 +65,7 @@ type OutboxServiceClient interface {
 	Lookup(ctx context.Context, in *LookupRequest, opts ...grpc.CallOption) (*LookupResponse, error)
 	// Get answers entries by id, whole.
 	Get(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*GetResponse, error)
-	// List pages through entries, newest first; bodies are left out.
+	// List pages through entries by seq descending; bodies are left out.
 	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListResponse, error)
 	// Stats counts entries and bytes.
 	Stats(ctx context.Context, in *StatsRequest, opts ...grpc.CallOption) (*StatsResponse, error)
@@ -83,8 +83,9 @@ type OutboxServiceClient interface {
 	// one result for each: stored; applied for an entry that an earlier Import had
 	// brought and nothing has changed since, which is replaced; exists for any other
 	// row of that id or key, which stays; full; too_large. An entry keeps its seq
-	// where that is above every seq of its lane, else it gets a new one. Durable and
-	// repeatable like Apply. FAILED_PRECONDITION if the store is sealed.
+	// where that is above every seq that its lane ever had and no other row has it;
+	// one that is replaced keeps its place otherwise, and any other gets a new seq.
+	// Durable and repeatable like Apply. FAILED_PRECONDITION if the store is sealed.
 	Import(ctx context.Context, in *ImportRequest, opts ...grpc.CallOption) (*ImportResponse, error)
 }
 
@@ -258,7 +259,7 @@ type OutboxServiceServer interface {
 	Lookup(context.Context, *LookupRequest) (*LookupResponse, error)
 	// Get answers entries by id, whole.
 	Get(context.Context, *GetRequest) (*GetResponse, error)
-	// List pages through entries, newest first; bodies are left out.
+	// List pages through entries by seq descending; bodies are left out.
 	List(context.Context, *ListRequest) (*ListResponse, error)
 	// Stats counts entries and bytes.
 	Stats(context.Context, *StatsRequest) (*StatsResponse, error)
@@ -276,8 +277,9 @@ type OutboxServiceServer interface {
 	// one result for each: stored; applied for an entry that an earlier Import had
 	// brought and nothing has changed since, which is replaced; exists for any other
 	// row of that id or key, which stays; full; too_large. An entry keeps its seq
-	// where that is above every seq of its lane, else it gets a new one. Durable and
-	// repeatable like Apply. FAILED_PRECONDITION if the store is sealed.
+	// where that is above every seq that its lane ever had and no other row has it;
+	// one that is replaced keeps its place otherwise, and any other gets a new seq.
+	// Durable and repeatable like Apply. FAILED_PRECONDITION if the store is sealed.
 	Import(context.Context, *ImportRequest) (*ImportResponse, error)
 	mustEmbedUnimplementedOutboxServiceServer()
 }
