@@ -56,6 +56,12 @@ var (
 	descLost      = desc("pushes_dropped_total", "Pushes lost for want of room; the protocol does not repeat them.")
 	descEchoes    = desc("pushes_echoed_total", "Pushes of what the receiving identity had sent itself; acked and not handed on.")
 	descUnopened  = desc("pushes_undecryptable_total", "Sealed pushes that no key of this daemon opens.")
+	descAsked     = desc("delivery_asks_total", "Questions to the broker whether a message was delivered.", "mesh")
+	descLearned   = desc("delivery_learned_total", "Messages that turned out to be delivered.", "mesh")
+	descResent    = desc("delivery_resent_total", "Messages that the broker lost after its ack and that went again.", "mesh")
+	descForgotten = desc("delivery_unknown_total", "Messages that the broker no longer knows and that did not go again.", "mesh")
+	descUnasked   = desc("delivery_waiting", "Accepted messages in memory whose delivery is asked for, 10,000 at most.", "mesh")
+	descMore      = desc("delivery_more", "1 while the outbox has further ones, for which memory has no room.", "mesh")
 	descQueued    = desc("pushes_queued", "Pushes between their connection and the journal.")
 	descJournal   = desc("journal_rows", "Pushes in the journal that some handler still has to take.")
 	descJournalB  = desc("journal_bytes", "Bytes of those pushes.")
@@ -91,6 +97,14 @@ func (s *scrape) Collect(out chan<- prometheus.Metric) {
 		gauge(descPlugin, one(st.State == plugin.StateReady), kind, st.Name)
 		counter(descStarts, int64(st.Starts), kind, st.Name)
 		counter(descCrashes, int64(st.Crashes), kind, st.Name)
+	}
+	for name, st := range s.h.outbound.Ladders() {
+		counter(descAsked, st.Asked, name)
+		counter(descLearned, st.Delivered, name)
+		counter(descResent, st.Resent, name)
+		counter(descForgotten, st.Unknown, name)
+		gauge(descUnasked, float64(st.Rows), name)
+		gauge(descMore, one(st.More), name)
 	}
 	in := s.h.inbound.Stats()
 	counter(descReceived, in.Received)

@@ -91,7 +91,7 @@ func (a *app) tree() *cli.Command {
 		},
 		Action: a.runDaemon,
 		Commands: []*cli.Command{
-			a.statusVerb(), a.peerVerb(), a.sendVerb(), a.outboxVerb(), a.eventsVerb(), a.pluginVerb(), a.reloadVerb(),
+			a.statusVerb(), a.peerVerb(), a.sendVerb(), a.outboxVerb(), a.messageVerb(), a.eventsVerb(), a.pluginVerb(), a.reloadVerb(),
 			a.validateVerb(), a.fmtVerb(), a.devbrokerVerb(), a.versionVerb(),
 			{Name: "help", Usage: "show help for a verb", ArgsUsage: "[VERB…]", Action: func(context.Context, *cli.Command) error { return nil }},
 		},

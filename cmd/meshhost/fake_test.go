@@ -168,6 +168,31 @@ func (h *fakeHost) Wait(ctx context.Context, id string, state sdk.EntryState) (*
 	return &e, nil
 }
 
+func (h *fakeHost) Trace(_ context.Context, id string) (*control.MessageTrace, error) {
+	h.note("trace %s", id)
+	at, later := time.UnixMilli(1700000000000).UTC(), time.UnixMilli(1700000060000).UTC()
+	e := row(id, sdk.StateAccepted)
+	t := &control.MessageTrace{
+		Entry: &e, Outbox: "sqlite", Durable: true,
+		Hops: []control.TraceHop{
+			{At: &at, Hop: "stored", Detail: "in outbox \"sqlite\"", FromRow: true},
+			{Hop: "deferred", Detail: "busy"},
+			{At: &at, Hop: "accepted", BrokerMessageID: "b1"},
+			{At: &at, Hop: "asked", Detail: "not delivered yet", Times: 3, LastAt: &later},
+		},
+		Next: control.TraceNext{What: "ask", Detail: "the broker is asked", At: &later},
+	}
+	switch id {
+	case "none":
+		return nil, sdk.Errorf(sdk.CodeNotFound, "outbox_not_found", "no message %s", id)
+	case "old":
+		t.Earlier = "hops before the start are not known"
+	case "lost":
+		t.Entry, t.Next = nil, control.TraceNext{What: "nothing", Detail: "the outbox does not have the message"}
+	}
+	return t, nil
+}
+
 func (h *fakeHost) Peers(_ context.Context, mesh string, all bool) (sdk.PeerView, error) {
 	h.note("peers mesh=%s all=%v", mesh, all)
 	v := sdk.PeerView{

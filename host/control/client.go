@@ -320,6 +320,14 @@ func (c *Client) OutboxWait(ctx context.Context, id string, state sdk.EntryState
 	return out, err
 }
 
+// OutboxTrace returns the way of a message by its id, its client_message_id or
+// the broker's id of it.
+func (c *Client) OutboxTrace(ctx context.Context, id string) (TraceReply, error) {
+	var out TraceReply
+	err := c.call(ctx, http.MethodGet, "/v1/outbox/"+url.PathEscape(id)+"/trace", nil, nil, &out)
+	return out, err
+}
+
 // OutboxRequeue makes a dead, expired or cancelled message pending again.
 func (c *Client) OutboxRequeue(ctx context.Context, id string) (Requeued, error) {
 	var out Requeued

@@ -45,6 +45,9 @@ type Outbox interface {
 	// Wait returns the entry once it is in state (accepted or delivered) or can
 	// no longer get there, and the context's error when that ends first.
 	Wait(ctx context.Context, id string, state sdk.EntryState) (*sdk.Entry, error)
+	// Trace returns the way of a message by its id, its client_message_id or the
+	// broker's id; sdk.ErrNotFound if it is not known.
+	Trace(ctx context.Context, id string) (*MessageTrace, error)
 }
 
 // Peers lists peers through the filters.

@@ -27,6 +27,7 @@ type fake struct {
 	requeue  func(string) (*sdk.Entry, error)
 	cancel   func(string) error
 	wait     func(context.Context, string, sdk.EntryState) (*sdk.Entry, error)
+	trace    func(string) (*MessageTrace, error)
 	peers    func(string, bool) (sdk.PeerView, error)
 	features []Feature
 	call     func(string, sdk.Call) (jsontext.Value, error)
@@ -72,6 +73,8 @@ func (f *fake) Peers(_ context.Context, m string, all bool) (sdk.PeerView, error
 func (f *fake) Wait(ctx context.Context, id string, s sdk.EntryState) (*sdk.Entry, error) {
 	return f.wait(ctx, id, s)
 }
+
+func (f *fake) Trace(_ context.Context, id string) (*MessageTrace, error) { return f.trace(id) }
 
 func (f *fake) Call(ctx context.Context, feature string, c sdk.Call) (jsontext.Value, error) {
 	if f.callFor != nil {

@@ -166,6 +166,11 @@ func (s *Server) lookup(r *http.Request) (route, bool) {
 		return rt, true
 	}
 	if id, ok := strings.CutPrefix(path, "/v1/outbox/"); ok {
+		// A client_message_id may hold a slash.
+		if id, trace := strings.CutSuffix(id, "/trace"); trace && id != "" {
+			r.SetPathValue("id", id)
+			return route{http.MethodGet: s.outboxTrace}, true
+		}
 		id, wait := strings.CutSuffix(id, "/wait")
 		if id == "" || strings.Contains(id, "/") {
 			return nil, false

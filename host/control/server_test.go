@@ -175,6 +175,22 @@ func TestRoutesAnswer(t *testing.T) {
 			"GET", "/v1/outbox/e1/wait?state=delivered", "", 200, `{"status":"done","state":"delivered"}`,
 		},
 		{
+			"outbox trace",
+			fake{trace: func(id string) (*MessageTrace, error) {
+				return &MessageTrace{
+					Entry: &sdk.Entry{ID: id, State: sdk.StatePending}, InFlight: true, Outbox: id,
+					Hops: []TraceHop{{Hop: "stored", FromRow: true}}, Next: TraceNext{What: "turn", Detail: "it goes"},
+				}, nil
+			}},
+			"GET", "/v1/outbox/my%2Fkey/trace", "", 200,
+			`{"outbox":"my/key","durable":false,"hops":[{"at":null,"hop":"stored","from_row":true}],"next":{"what":"turn","detail":"it goes","at":null}}`,
+		},
+		{
+			"trace of what the outbox has not",
+			fake{trace: func(id string) (*MessageTrace, error) { return &MessageTrace{Earlier: "e"}, nil }},
+			"GET", "/v1/outbox/e1/trace", "", 200, `{"message":null,"hops":[],"earlier":"e"}`,
+		},
+		{
 			"requeue",
 			fake{requeue: func(id string) (*sdk.Entry, error) { return &entry, nil }},
 			"POST", "/v1/outbox/requeue", `{"id":"e1"}`, 200, `{"id":"e1","client_message_id":"c1","status":"pending"}`,

@@ -10,7 +10,7 @@ import (
 )
 
 // apiFeatures are what a program may look for in GET /v1/version.
-var apiFeatures = []string{"send", "outbox", "outbox_wait", "peers", "events", "features", "inbox", "state", "profile", "metrics", "reload"}
+var apiFeatures = []string{"send", "outbox", "outbox_wait", "outbox_trace", "peers", "events", "features", "inbox", "state", "profile", "metrics", "reload"}
 
 // VersionReply is the answer of GET /v1/version (PROTOCOL 10.3).
 type VersionReply struct {

@@ -45,6 +45,9 @@ func New() *Bus { return &Bus{subs: make(map[*Subscription]struct{})} }
 // Publish hands an event to every subscriber with room; it never blocks. data is encoded as JSON, unless it is
 // a [jsontext.Value], which is kept as it is; nil stands for an empty object.
 func (b *Bus) Publish(kind, mesh string, data any) {
+	if !b.heard() {
+		return
+	}
 	raw := encode(data)
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -56,6 +59,17 @@ func (b *Bus) Publish(kind, mesh string, data any) {
 	for s := range b.subs {
 		s.offer(ev)
 	}
+}
+
+// heard reports whether somebody listens. It counts the event if nobody does:
+// encoding costs more than all the rest of it.
+func (b *Bus) heard() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.subs) == 0 {
+		b.seq++
+	}
+	return len(b.subs) > 0
 }
 
 func encode(data any) jsontext.Value {

@@ -3,6 +3,7 @@ package outbound
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -92,6 +93,7 @@ func (o *Outbound) Accept(ctx context.Context, req Request) (Reply, error) {
 			return rep, err
 		}
 	}
+	received := time.Now()
 	target, err := o.resolve(ctx, a, req.To)
 	if err != nil {
 		return Reply{}, err
@@ -100,7 +102,11 @@ func (o *Outbound) Accept(ctx context.Context, req Request) (Reply, error) {
 	if err != nil {
 		return Reply{}, err
 	}
+	a.trail.begin(e.ID, e.ClientMessageID, arrival(received, &req, &target)...)
 	res, err := b.committer.Append(ctx, *e)
+	if !kept(e, res, err) {
+		a.trail.drop(e.ID)
+	}
 	if err != nil {
 		return Reply{ID: e.ID, ClientMessageID: e.ClientMessageID}, err
 	}
@@ -116,6 +122,15 @@ func (o *Outbound) resolve(ctx context.Context, a *attached, to string) (Target,
 		err = unstored("target_unresolved", "who is meant could not be found out", err)
 	}
 	return target, err
+}
+
+// kept reports whether e is in the outbox after its append, or may be.
+func kept(e *sdk.Entry, res sdk.OpResult, err error) bool {
+	var known *sdk.Error
+	if err != nil {
+		return errors.As(err, &known) && known.Reason == "outcome_unknown"
+	}
+	return res.ID == e.ID
 }
 
 // unstored makes the error of a step before the append: whatever became of its

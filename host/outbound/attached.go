@@ -20,6 +20,10 @@ type attached struct {
 	atRest *identity.AtRest
 	// gate stands before what people do to the mesh's messages.
 	gate gate
+	// trail remembers the hops of its messages, asked counts what the ladders of its
+	// lanes did.
+	trail *trail
+	asked *LadderCounts
 
 	mu  sync.Mutex
 	box *box
@@ -105,6 +109,18 @@ func (a *attached) lateAck(m mailLate) {
 	}
 }
 
+// ladderStats is what the metrics show of the mesh.
+func (a *attached) ladderStats() LadderStats {
+	s := LadderStats{
+		Asked: a.asked.Asked.Load(), Delivered: a.asked.Delivered.Load(),
+		Resent: a.asked.Resent.Load(), Unknown: a.asked.Unknown.Load(),
+	}
+	if l := a.current(); l != nil {
+		s.Rows, s.More = l.ladder.size()
+	}
+	return s
+}
+
 // inFlight reports whether an entry is on the wire.
 func (a *attached) inFlight(id string) bool {
 	l := a.current()
@@ -116,16 +132,18 @@ func laneName(mesh string) string { return mesh + "/" + MemberSender }
 
 // newLane makes the lane between a mesh and an outbox; run starts it.
 func (o *Outbound) newLane(a *attached, b *box) *Lane {
-	return &Lane{
+	l := &Lane{
 		name: laneName(a.Name), mesh: a.Name, outbox: b.Outbox, committer: b.committer,
 		link: a.Link, pacer: a.Pacer, atRest: a.atRest,
 		lease:  leaseOptions{owner: o.opts.Owner, incarnation: o.opts.Incarnation},
-		logger: o.opts.Logger.Named("lane." + a.Name), now: time.Now, jitter: rand.Float64,
-		changed: o.changed, relist: func() { o.opts.Relist(a.Name) },
-		wake: make(chan struct{}, 1), queues: map[string]*queue{}, waiting: map[string]struct{}{},
+		logger: o.opts.Logger.Named("lane." + a.Name), now: time.Now, wall: func() time.Time { return time.Now().Round(0) }, jitter: rand.Float64,
+		changed: o.changed, failed: o.waiters.tell, relist: func() { o.opts.Relist(a.Name) }, trail: a.trail,
+		wake: make(chan struct{}, 1), queues: map[string]*queue{}, waiting: map[string]absent{},
 		left: map[string]struct{}{}, grew: map[string]struct{}{}, flight: map[string]struct{}{},
 		suspects: map[*row]*queue{}, cancelling: map[string]struct{}{}, done: make(chan struct{}),
 	}
+	l.ladder = newLadder(l, a.asked)
+	return l
 }
 
 // run sets a lane going.

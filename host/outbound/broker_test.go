@@ -24,6 +24,8 @@ type fakeLink struct {
 	all     int
 	// delivered answers Delivered.
 	delivered func(id string) (bool, error)
+	// slow, if set, is what Delivered does instead.
+	slow func(context.Context) error
 }
 
 func newFakeLink() *fakeLink { return &fakeLink{ready: true, onWire: map[string]int{}} }
@@ -135,12 +137,16 @@ func (f *fakeLink) times() []time.Time {
 	return append([]time.Time(nil), f.at...)
 }
 
-func (f *fakeLink) Delivered(_ context.Context, id string) (bool, time.Time, error) {
+func (f *fakeLink) Delivered(ctx context.Context, id string) (bool, time.Time, error) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.delivered == nil {
+	answer, slow := f.delivered, f.slow
+	f.mu.Unlock()
+	switch {
+	case slow != nil:
+		return false, time.Time{}, slow(ctx)
+	case answer == nil:
 		return false, time.Time{}, nil
 	}
-	ok, err := f.delivered(id)
+	ok, err := answer(id)
 	return ok, time.Time{}, err
 }

@@ -9,6 +9,10 @@
 // one message per target in flight, and turns what the mesh answers into facts
 // (accepted) and schedule (defer, wait, die) for the next Apply.
 //
+// A ladder per lane asks the broker what became of accepted rows (message_status)
+// and sends again what it lost; a trail per mesh remembers the hops of the last
+// messages for Trace.
+//
 // Which outboxes there are and which mesh sends from which may change at run
 // time (AddOutbox, Attach, RemoveOutbox), and an outbox can be held still while
 // its rows are copied (Hold, Resume): a lane belongs to one outbox for its whole

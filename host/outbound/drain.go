@@ -188,7 +188,7 @@ func (l *Lane) maySend() bool {
 		l.pauseTo(now.Add(time.Second))
 		return false
 	}
-	if d := l.pacer.Wait(now); d > 0 {
+	if d := l.pacer.Wait(l.name, now); d > 0 {
 		l.pauseTo(now.Add(d))
 		return false
 	}
@@ -201,10 +201,12 @@ func (l *Lane) pauseTo(t time.Time) {
 	}
 }
 
-// dropExpired settles heads that are worth nothing any more. One that is being
+// dropExpired settles heads that are worth nothing any more, by a clock that the
+// broker has checked: one that jumps ahead loses no message. One that is being
 // cancelled is left to that.
 func (l *Lane) dropExpired(q *queue, now time.Time) {
-	for len(q.rows) > 0 && !q.rows[0].notAfter.IsZero() && now.After(q.rows[0].notAfter) {
+	wall := l.helloWall.Add(now.Sub(l.helloAt))
+	for len(q.rows) > 0 && !q.rows[0].notAfter.IsZero() && wall.After(q.rows[0].notAfter) {
 		r := q.rows[0]
 		if _, frozen := l.cancelling[r.msg.ID]; frozen {
 			return
@@ -224,6 +226,7 @@ type attempt struct {
 
 func (l *Lane) write(q *queue) {
 	a := &attempt{q: q, r: q.rows[0]}
+	a.r.sentAt = l.now()
 	q.inflight = true
 	l.inflight++
 	l.flightMu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,6 +47,7 @@ type house struct {
 
 	incarnation string
 	owner       string
+	ahead       atomic.Int64 // of the wall clock, ns, to the monotonic one
 	relists     int
 	events      []*change
 }
@@ -100,6 +102,7 @@ func (h *house) startOffline() {
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	h.out.meshes["team"].lane.wall = func() time.Time { return time.Now().Add(time.Duration(h.ahead.Load())) }
 	var ctx context.Context
 	ctx, h.stop = context.WithCancel(context.Background())
 	h.out.Start(ctx)

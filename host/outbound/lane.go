@@ -42,9 +42,15 @@ type Lane struct {
 	lease     leaseOptions
 	logger    hclog.Logger
 	now       func() time.Time
-	jitter    func() float64
-	changed   func(*change)
-	relist    func()
+	// wall is the wall clock, which jumps; now's differences don't.
+	wall    func() time.Time
+	jitter  func() float64
+	changed func(*change)
+	relist  func()
+	// failed ends the wait for a row with an error, or makes it look again.
+	failed func(id string, err error)
+	trail  *trail
+	ladder *ladder
 
 	wake chan struct{}
 	mu   sync.Mutex
@@ -88,7 +94,12 @@ type Lane struct {
 	// discard is true when what the Fetch under way brings may lack anything.
 	discard bool
 	leased  leased
-	waiting map[string]struct{}
+	// waiting are the heads that wait for their peer, by target.
+	waiting map[string]absent
+	// late are acks that came after their timeout for rows that memory lacks.
+	late []sdk.Op
+	// lateOut counts those on their way to the backend.
+	lateOut int
 	// reseed is true when the backend is to be asked for whom rows wait,
 	// seeding while it is.
 	reseed, seeding bool
@@ -98,6 +109,10 @@ type Lane struct {
 	pausedTo time.Time
 	holdTo   time.Time
 	online   bool
+	// helloAt and helloWall are when the connection came. The broker takes a hello
+	// only from a clock that is right to a minute (PROTOCOL 2.2), so that the wall
+	// clock of that moment can be trusted.
+	helloAt, helloWall time.Time
 	// draining keeps rows from leaving; drained are closed when nothing is in
 	// flight or unsettled any more.
 	draining bool
@@ -118,14 +133,17 @@ type (
 	mailOnline struct{ online, fresh bool }
 	mailPeers  struct{ keys []string }
 	mailWoken  struct {
-		target string
-		epoch  int64
-		res    sdk.OpResult
+		absent
+		epoch int64
+		res   sdk.OpResult
 	}
-	mailLease struct {
+	mailFenced struct{ epoch int64 } // the ladder's op was
+	mailIdle   struct{}              // the ladder is, while it pauses
+	mailLease  struct {
 		res sdk.Lease
 		err error
-		at  time.Time
+		// at and wall are when it was asked for.
+		at, wall time.Time
 	}
 	mailCancel struct { // may this row be cancelled? true freezes it
 		id     string
@@ -139,13 +157,14 @@ type (
 	mailGrew    struct{ target string } // rows came that memory did not see
 	mailLate    struct{ id, messageID string }
 	mailLateSet struct {
-		op  sdk.Op
-		res sdk.OpResult
+		op    sdk.Op
+		entry *sdk.Entry // with an id at least
+		res   sdk.OpResult
 	}
 	mailReady   struct{} // the backend is there (again)
 	mailWaiting struct {
-		targets []string
-		last    bool
+		heads []absent
+		last  bool
 	}
 	mailDrain struct{ done chan struct{} } // closed when drained
 	mailGoOn  struct{}                     // as if it had never been drained
@@ -183,6 +202,7 @@ func (l *Lane) postFresh(f *fresh) {
 func (l *Lane) run(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	l.calls.Go(func() { l.ladder.run(ctx) })
 	l.dirty = true
 	for {
 		l.step(ctx)
@@ -204,7 +224,10 @@ func (l *Lane) run(ctx context.Context) {
 
 // step handles the mail and then does whatever is due.
 func (l *Lane) step(ctx context.Context) {
+	l.leased.slept(l.now(), l.wall())
 	l.readMail()
+	l.ladder.hold(l.leased.epoch, l.leased.until)
+	l.settleLate(ctx)
 	now := l.now()
 	if l.draining {
 		l.finishDrain()
@@ -311,6 +334,10 @@ func (l *Lane) handle(m any) {
 		l.onWoken(m)
 	case mailLease:
 		l.onLease(m)
+	case mailView:
+		m.answer <- l.view(m.id, m.target)
+	case mailFenced:
+		l.fenced(m.epoch)
 	case mailCancel:
 		m.answer <- l.freeze(m.id)
 	case mailCancelled:
@@ -328,8 +355,10 @@ func (l *Lane) handle(m any) {
 		}
 	case mailDrain:
 		l.draining, l.drained = true, append(l.drained, m.done)
+		l.ladder.pause()
 	case mailGoOn:
 		l.draining, l.drained = false, nil
+		l.ladder.goOn()
 		l.dirty = true
 	case mailWaiting:
 		l.onWaiting(m)
@@ -354,7 +383,7 @@ func (l *Lane) InFlight(id string) bool {
 
 // finishDrain tells once nothing is on the wire or unsettled.
 func (l *Lane) finishDrain() {
-	if l.inflight > 0 {
+	if l.inflight > 0 || l.lateOut > 0 || !l.ladder.idle() {
 		return
 	}
 	for _, q := range l.queues {

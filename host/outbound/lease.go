@@ -29,8 +29,11 @@ type leaseOptions struct {
 type leased struct {
 	// epoch is 0 when none was granted or the last one is known to be over:
 	// what is in memory then is of no use.
-	epoch   int64
-	until   time.Time // by our clock, margin taken off
+	epoch int64
+	until time.Time // by our monotonic clock, margin taken off
+	// wall is the same by the wall clock, as the monotonic one may stand still while
+	// the machine is suspended.
+	wall    time.Time
 	nextAt  time.Time // when to ask next; zero: at once
 	asking  bool
 	holder  string // who has the lane, if another
@@ -39,6 +42,15 @@ type leased struct {
 }
 
 func (l *leased) valid(now time.Time) bool { return !l.until.IsZero() && now.Before(l.until) }
+
+// slept ends a lease that ran out by the wall clock alone: the machine was
+// suspended, or its clock was set ahead. It is asked for at once; the same epoch
+// means that nobody had the lane meanwhile.
+func (l *leased) slept(now, wall time.Time) {
+	if l.valid(now) && wall.After(l.wall) {
+		l.until, l.nextAt = time.Time{}, time.Time{}
+	}
+}
 
 // lost forgets the lease and asks anew.
 func (l *leased) lost() { l.epoch, l.until, l.nextAt = 0, time.Time{}, time.Time{} }
@@ -57,13 +69,14 @@ func (l *Lane) renew(ctx context.Context, now time.Time) {
 		return
 	}
 	ls.asking = true
+	wall := l.wall()
 	req := sdk.AcquireRequest{Lane: l.name, Owner: l.lease.owner, Incarnation: l.lease.incarnation, TTL: leaseTTL}
 	l.calls.Go(func() {
 		res, err := l.outbox.Acquire(ctx, req)
 		if err == nil && !res.Held && res.Epoch <= 0 {
 			err = sdk.Errorf(sdk.CodeInternal, "bad_reply", "the outbox granted the lane with epoch %d", res.Epoch)
 		}
-		l.post(mailLease{res, err, now})
+		l.post(mailLease{res, err, now, wall})
 	})
 }
 
@@ -96,7 +109,7 @@ func (l *Lane) onLease(m mailLease) {
 			l.stale()
 			l.reseed = true
 		}
-		ls.until = m.at.Add(leaseTTL - leaseMargin)
+		ls.until, ls.wall = m.at.Add(leaseTTL-leaseMargin), m.wall.Add(leaseTTL-leaseMargin)
 		ls.nextAt = m.at.Add(leaseRenew)
 		if !ls.valid(now) { // the answer took longer than the lease
 			ls.nextAt = now

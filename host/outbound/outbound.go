@@ -79,7 +79,9 @@ type Outbound struct {
 	opts    Options
 	meshes  map[string]*attached // as New made it
 	waiters *waiters
-	wg      sync.WaitGroup
+	// startedAt is when Start was called.
+	startedAt time.Time
+	wg        sync.WaitGroup
 	// laneCtx is the life of the lanes, storeCtx of the committers.
 	laneCtx, storeCtx context.Context
 	stop, stopStore   context.CancelFunc
@@ -123,7 +125,7 @@ func New(opts Options) (*Outbound, error) {
 		if m.Pacer == nil {
 			m.Pacer = &Pacer{}
 		}
-		a := &attached{Mesh: m, atRest: m.Key.AtRest("outbox"), box: b}
+		a := &attached{Mesh: m, atRest: m.Key.AtRest("outbox"), box: b, trail: newTrail(), asked: &LadderCounts{}}
 		a.lane = o.newLane(a, b)
 		o.meshes[m.Name] = a
 	}
@@ -157,6 +159,7 @@ func (o *Outbound) box(name string) *box {
 // Start runs the lanes and committers until Close, which must follow. Before it
 // nothing is accepted.
 func (o *Outbound) Start(ctx context.Context) {
+	o.startedAt = time.Now()
 	o.storeCtx, o.stopStore = context.WithCancel(ctx)
 	o.laneCtx, o.stop = context.WithCancel(ctx)
 	for _, b := range o.list() {
@@ -260,9 +263,23 @@ func (o *Outbound) OutboxReady(name string) {
 	}
 }
 
-// stored hands a fresh row to its lane. Where none runs, the next one fetches it.
+// Ladders counts, by mesh, what was asked about the delivery of messages.
+func (o *Outbound) Ladders() map[string]LadderStats {
+	out := map[string]LadderStats{}
+	for name, a := range o.meshes {
+		out[name] = a.ladderStats()
+	}
+	return out
+}
+
+// stored tells of a fresh row and hands it to its lane. Where none runs, the next
+// one fetches it.
 func (o *Outbound) stored(e *sdk.Entry, res sdk.OpResult) {
 	if a := o.meshes[e.Mesh]; a != nil {
+		o.changed(&change{
+			ID: e.ID, ClientMessageID: e.ClientMessageID, Target: e.Target, State: sdk.StatePending,
+			Detail: HopStored, mesh: e.Mesh, hop: HopStored,
+		})
 		if l := a.current(); l != nil {
 			l.postFresh(&fresh{e, res})
 		}
@@ -276,8 +293,14 @@ func (o *Outbound) doubtful(e *sdk.Entry) {
 	}
 }
 
-// changed publishes a transition and wakes whoever waits for it.
+// changed notes and publishes a transition and wakes whoever waits for it.
 func (o *Outbound) changed(c *change) {
-	o.waiters.notify(c.ID)
+	if c.at.IsZero() {
+		c.at = time.Now()
+	}
+	if a := o.meshes[c.mesh]; a != nil {
+		a.trail.note(c.ID, c.ClientMessageID, hopOf(c))
+	}
+	o.waiters.tell(c.ID, nil)
 	o.opts.Publish("outbox", c.mesh, c)
 }

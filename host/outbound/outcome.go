@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"context"
 	"strings"
 	"time"
 
@@ -25,6 +26,7 @@ func (l *Lane) onOutcome(q *queue, r *row, out Outcome) {
 	l.flightMu.Unlock()
 	q.inflight = false
 	now := l.now()
+	l.trail.note(r.msg.ID, r.msg.ClientMessageID, Hop{At: r.sentAt, Name: HopSent, Detail: out.why()})
 	switch out.Verdict {
 	case RateLimited:
 		l.pacer.Limited(now, out.PerMinute)
@@ -46,7 +48,7 @@ func (l *Lane) onOutcome(q *queue, r *row, out Outcome) {
 		// The row keeps its place and goes again; that costs no attempt.
 	case NoPeer:
 		l.park(q, r, sdk.Op{Kind: sdk.OpWait, After: l.probeIn(), Error: out.Detail})
-		l.watch(q.target)
+		l.watch(q.target, r.msg.ID, r.msg.ClientMessageID)
 	case Refused:
 		l.die(q, r, out.Detail)
 	case Transient:
@@ -55,6 +57,21 @@ func (l *Lane) onOutcome(q *queue, r *row, out Outcome) {
 		l.unanswered(q, r, out, now)
 	}
 	l.enlist(q)
+}
+
+// why says what became of an attempt that leaves the row as it is; other
+// attempts end with a transition, which says it.
+func (o *Outcome) why() string {
+	switch o.Verdict {
+	case RateLimited:
+		return "the broker's rate limit; that costs no attempt"
+	case NotSent:
+		return "not written: the connection was gone"
+	case Unknown:
+		return "no ack came: " + clip(o.Detail)
+	default:
+		return ""
+	}
 }
 
 // orphan settles an attempt whose row left memory meanwhile: completed by a late
@@ -157,6 +174,12 @@ func (l *Lane) onApplied(s *settlement) {
 	switch s.res.Code {
 	case sdk.OpApplied:
 		l.changed(changeOf(l.mesh, s))
+		if s.op.Kind == sdk.OpAccepted && !s.op.Final {
+			l.ladder.add(&rung{
+				id: s.r.msg.ID, clientMessageID: s.r.msg.ClientMessageID, target: s.r.msg.Target,
+				brokerMessageID: s.op.BrokerMessageID, acceptedAt: s.op.At, at: -1,
+			})
+		}
 	case sdk.OpAlready, sdk.OpConflict, sdk.OpNotFound:
 		// Finished by someone else: a late ack, a person, another host.
 		q.more = true
@@ -214,6 +237,8 @@ type change struct {
 	Detail          string         `json:"detail"`
 
 	mesh string
+	hop  string    // its word in the trail
+	at   time.Time // zero: now
 }
 
 // changeOf says which transition a settlement was.
@@ -221,20 +246,21 @@ func changeOf(mesh string, s *settlement) *change {
 	states := [...]struct {
 		kind  sdk.OpKind
 		state sdk.EntryState
+		hop   string
 	}{
-		{sdk.OpAccepted, sdk.StateAccepted},
-		{sdk.OpWait, sdk.StateWaiting},
-		{sdk.OpDefer, sdk.StatePending},
-		{sdk.OpDie, sdk.StateDead},
-		{sdk.OpExpire, sdk.StateExpired},
+		{sdk.OpAccepted, sdk.StateAccepted, HopAccepted},
+		{sdk.OpWait, sdk.StateWaiting, HopWaiting},
+		{sdk.OpDefer, sdk.StatePending, HopDeferred},
+		{sdk.OpDie, sdk.StateDead, HopDead},
+		{sdk.OpExpire, sdk.StateExpired, HopExpired},
 	}
 	c := &change{
 		ID: s.r.msg.ID, ClientMessageID: s.r.msg.ClientMessageID, Target: s.r.msg.Target,
-		BrokerMessageID: s.op.BrokerMessageID, Detail: s.op.Error, mesh: mesh,
+		BrokerMessageID: s.op.BrokerMessageID, Detail: s.op.Error, mesh: mesh, at: s.op.At,
 	}
 	for _, k := range states {
 		if k.kind == s.op.Kind {
-			c.State = k.state
+			c.State, c.hop = k.state, k.hop
 		}
 	}
 	return c
@@ -253,17 +279,50 @@ func (l *Lane) onLate(id, messageID string) {
 		}
 	}
 	// It waits or backs off, or it was cancelled meanwhile.
-	op := sdk.Op{Kind: sdk.OpAccepted, ID: id, BrokerMessageID: clip(messageID), At: l.now()}
-	_ = l.committer.Settle(op, func(res sdk.OpResult) { l.post(mailLateSet{op, res}) })
+	l.late = append(l.late, sdk.Op{Kind: sdk.OpAccepted, ID: id, BrokerMessageID: clip(messageID), At: l.now()})
+}
+
+// settleLate records late acks of rows that are not in memory. What else there is
+// to know of such a row only the backend tells; without that the ack is a fact all the same.
+func (l *Lane) settleLate(ctx context.Context) {
+	for _, op := range l.late {
+		l.lateOut++
+		l.calls.Go(func() {
+			e := &sdk.Entry{ID: op.ID}
+			if found, err := l.outbox.Get(ctx, []string{op.ID}); err == nil && len(found) == 1 && found[0] != nil {
+				e = found[0]
+			}
+			op.Final = isMulticast(e.Target)
+			err := l.committer.Settle(op, func(res sdk.OpResult) { l.post(mailLateSet{op, e, res}) })
+			if err != nil {
+				l.post(mailLateSet{op, e, sdk.OpResult{}})
+			}
+		})
+	}
+	l.late = nil
 }
 
 // onLateSet tells of a row that a late ack completed outside of memory. What is
 // behind it may be due now.
 func (l *Lane) onLateSet(m mailLateSet) {
+	l.lateOut--
 	if m.res.Code != sdk.OpApplied {
 		return
 	}
-	l.changed(&change{ID: m.op.ID, State: sdk.StateAccepted, BrokerMessageID: m.op.BrokerMessageID, mesh: l.mesh})
+	e := m.entry
+	l.changed(&change{
+		ID: e.ID, ClientMessageID: e.ClientMessageID, Target: e.Target, State: sdk.StateAccepted,
+		BrokerMessageID: m.op.BrokerMessageID, mesh: l.mesh, hop: HopAccepted, at: m.op.At,
+	})
+	if e.State == sdk.StateWaiting {
+		delete(l.waiting, e.Target) // who else waits finds out when tried
+	}
+	if !m.op.Final {
+		l.ladder.add(&rung{
+			id: e.ID, clientMessageID: e.ClientMessageID, target: e.Target,
+			brokerMessageID: m.op.BrokerMessageID, acceptedAt: m.op.At, at: -1,
+		})
+	}
 	l.dirty = true
 	if l.fetching {
 		l.discard = true // it may bring the row that is done

@@ -143,6 +143,17 @@ func TestALateAckCompletesAMessage(t *testing.T) {
 			t.Errorf("%+v %v after %s", e, err, time.Since(begin))
 		}
 		h.wantIDs("", "1 2") // and what is behind it goes on
+		h.link.setScript(func(Message, int) Outcome { return Outcome{Verdict: NoPeer} })
+		gone := h.send("bob", "3")
+		h.wantState(gone, sdk.StateWaiting)
+		h.out.LateAck("team", gone, "late")
+		h.wantState(gone, sdk.StateAccepted)
+		lists := h.lists()
+		time.Sleep(10 * time.Minute)
+		if n := h.lists() - lists; n > 1 {
+			t.Errorf("the peers were listed %d times, though nothing waits", n)
+		}
+		h.out.LateAck("team", "unknown", "late") // of a row that is gone
 	})
 }
 

@@ -78,7 +78,7 @@ func (o *Outbound) Cancel(ctx context.Context, id string) (*sdk.Entry, error) {
 	defer p.leave()
 	op := sdk.Op{Kind: sdk.OpCancel, ID: id}
 	if !p.own { // no lane sends it
-		return o.change(ctx, p.box, p.entry, op, sdk.StateCancelled, "cancelled", func(sdk.OpResult) {})
+		return o.change(ctx, p.box, p.entry, op, sdk.StateCancelled, HopCancelled, func(sdk.OpResult) {})
 	}
 	lane, e := p.mesh.current(), p.entry
 	frozen, err := lane.askFreeze(ctx, e)
@@ -89,7 +89,7 @@ func (o *Outbound) Cancel(ctx context.Context, id string) (*sdk.Entry, error) {
 		return nil, sdk.Errorf(sdk.CodeConflict, "in_flight", "the message is on the wire").
 			WithNext("Try again in a moment; if the broker takes it, it can't be cancelled.")
 	}
-	return o.change(ctx, p.box, e, op, sdk.StateCancelled, "cancelled", func(r sdk.OpResult) {
+	return o.change(ctx, p.box, e, op, sdk.StateCancelled, HopCancelled, func(r sdk.OpResult) {
 		lane.post(mailCancelled{
 			id: id, target: e.Target, gone: r.Code == sdk.OpApplied || r.Code == sdk.OpAlready,
 			waited: e.State == sdk.StateWaiting,
@@ -113,7 +113,7 @@ func (o *Outbound) Requeue(ctx context.Context, id string) (*sdk.Entry, error) {
 	}
 	notAfter := time.Now().Add(o.opts.Lifetime).Truncate(time.Millisecond)
 	op := sdk.Op{Kind: sdk.OpRequeue, ID: id, NotAfter: notAfter}
-	return o.change(ctx, p.box, p.entry, op, sdk.StatePending, "requeued", func(sdk.OpResult) {
+	return o.change(ctx, p.box, p.entry, op, sdk.StatePending, HopRequeued, func(sdk.OpResult) {
 		p.mesh.post(mailGrew{p.entry.Target})
 	})
 }
@@ -171,7 +171,7 @@ func (o *Outbound) change(ctx context.Context, b *box, e *sdk.Entry, op sdk.Op, 
 		if r.Code == sdk.OpApplied {
 			o.changed(&change{
 				ID: e.ID, ClientMessageID: e.ClientMessageID, Target: e.Target, State: to,
-				BrokerMessageID: e.BrokerMessageID, Detail: word, mesh: e.Mesh,
+				BrokerMessageID: e.BrokerMessageID, Detail: word, mesh: e.Mesh, hop: word,
 			})
 		}
 		answer <- r

@@ -247,7 +247,10 @@ func TestPeopleFindMessagesAndHearWhatIsWrong(t *testing.T) {
 		}
 		h.store.set(nil, nil)
 		synctest.Wait()
-		if len(h.events) != 1 || h.events[0].State != sdk.StateAccepted || h.events[0].ID != id || h.events[0].BrokerMessageID != "b" {
+		if len(h.events) != 2 || *h.events[0] != (change{
+			ID: id, ClientMessageID: "1", Target: h.names.keys["ann"], State: sdk.StatePending, Detail: "stored",
+			mesh: "team", hop: HopStored, at: h.events[0].at,
+		}) || h.events[1].State != sdk.StateAccepted || h.events[1].ID != id || h.events[1].BrokerMessageID != "b" {
 			t.Errorf("events: %+v", h.events)
 		}
 	})
@@ -331,10 +334,12 @@ func TestWaitForDeliveryAsksTheBroker(t *testing.T) {
 		if asked > 15 {
 			t.Errorf("the broker was asked %d times in five seconds", asked)
 		}
+		// What the broker has lost goes again, a few times, and then waiting is of no use.
 		h.link.delivered = func(string) (bool, error) { return false, ErrUnknownMessage }
 		if _, err := h.out.Wait(t.Context(), h.send("ann", "2"), sdk.StateDelivered); reason(err) != "message_unknown" {
 			t.Errorf("got %v", err)
 		}
+		h.wantIDs("ann", "1 2 2 2 2")
 		if _, err := h.out.Wait(t.Context(), h.send("@all", "3"), sdk.StateDelivered); reason(err) != "no_delivery_report" {
 			t.Errorf("got %v", err)
 		}
@@ -364,5 +369,39 @@ func TestWaitEndsWithItsContextAndOutlivesARestartOfTheBackend(t *testing.T) {
 			t.Errorf("%d waiters are left", n)
 		}
 		h.link.answer(Outcome{Verdict: Accepted, MessageID: "b"})
+	})
+}
+
+// What another host does to a row nobody here tells of: who waits looks.
+func TestWaitHearsSoonOfWhatAnotherHostDid(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		h.store.hold("other", time.Hour)
+		a := h.asks()
+		h.start()
+		defer h.close()
+		id := h.send("ann", "1")
+		begin := time.Now()
+		time.AfterFunc(300*time.Millisecond, func() {
+			_, _ = h.store.Apply(t.Context(), []sdk.Op{{Kind: sdk.OpAccepted, ID: id, BrokerMessageID: "theirs", At: time.Now()}})
+		})
+		e, err := h.out.Wait(t.Context(), id, sdk.StateAccepted)
+		if d := time.Since(begin); err != nil || e.State != sdk.StateAccepted || d > 700*time.Millisecond {
+			t.Errorf("%+v %v after %s", e, err, d)
+		}
+		// For the delivery it asks the broker itself.
+		a.set(func(id string) (bool, error) { return id == "theirs" && time.Since(begin) > 10*time.Second, nil })
+		e, err = h.out.Wait(t.Context(), id, sdk.StateDelivered)
+		if d := time.Since(begin); err != nil || e.State != sdk.StateDelivered || d > 10*time.Second+askMax+time.Second {
+			t.Errorf("%+v %v after %s", e, err, d)
+		}
+		calls := h.store.count("get")
+		ctx, cancel := waitAtMost(t, time.Minute)
+		defer cancel()
+		if _, err := h.out.Wait(ctx, h.send("ann", "2"), sdk.StateAccepted); reason(err) != "wait_timeout" {
+			t.Errorf("got %v", err)
+		}
+		if n := h.store.count("get") - calls; n > 45 {
+			t.Errorf("looked %d times in a minute", n)
+		}
 	})
 }

@@ -28,6 +28,7 @@ const (
 func (l *Lane) onOnline(m mailOnline) {
 	was := l.online
 	l.online = m.online
+	l.ladder.setOnline(m.online)
 	if !m.online || was {
 		return
 	}
@@ -36,21 +37,24 @@ func (l *Lane) onOnline(m mailOnline) {
 	}
 	l.holdTo = time.Time{}
 	l.dirty = true
-	l.relistAt = l.now()
+	l.relistAt, l.helloAt, l.helloWall = l.now(), l.now(), l.wall()
 	if !l.leased.valid(l.now()) {
 		l.leased.nextAt = time.Time{}
 	}
 }
 
+// absent is the head of a queue that waits for its peer.
+type absent struct{ target, id, clientMessageID string }
+
 // watch remembers that rows wait for a key.
-func (l *Lane) watch(target string) {
+func (l *Lane) watch(target, id, clientMessageID string) {
 	if len(l.waiting) >= maxWaitingTargets {
 		return // its probe every ten minutes still finds it
 	}
 	if len(l.waiting) == 0 {
 		l.relistAt = l.now().Add(relistEvery)
 	}
-	l.waiting[target] = struct{}{}
+	l.waiting[target] = absent{target, id, clientMessageID}
 }
 
 // probeIn is the time until a queue without a peer is tried again.
@@ -61,7 +65,7 @@ func (l *Lane) probeIn() time.Duration {
 // putOff leaves a queue whose probe is due in the backend. Many are due at once
 // after a time offline: they are spread.
 func (l *Lane) putOff(q *queue, head *sdk.Entry) {
-	l.watch(q.target)
+	l.watch(q.target, head.ID, head.ClientMessageID)
 	after := time.Duration(l.jitter() * float64(l.probeIn()))
 	l.park(q, rowOf(head, "", ""), sdk.Op{Kind: sdk.OpWait, After: after, Error: head.LastError})
 }
@@ -73,12 +77,13 @@ func (l *Lane) onPeers(keys []string) {
 		return
 	}
 	for _, key := range keys {
-		if _, ok := l.waiting[key]; !ok {
+		head, ok := l.waiting[key]
+		if !ok {
 			continue
 		}
 		delete(l.waiting, key)
 		op := sdk.Op{Kind: sdk.OpWake, Lane: l.name, Epoch: l.leased.epoch, Target: key}
-		_ = l.committer.Settle(op, func(res sdk.OpResult) { l.post(mailWoken{key, op.Epoch, res}) })
+		_ = l.committer.Settle(op, func(res sdk.OpResult) { l.post(mailWoken{head, op.Epoch, res}) })
 	}
 }
 
@@ -109,11 +114,15 @@ func (l *Lane) endProbe(q *queue, r *row) {
 func (l *Lane) onWoken(m mailWoken) {
 	switch m.res.Code {
 	case sdk.OpApplied:
+		l.changed(&change{
+			ID: m.id, ClientMessageID: m.clientMessageID, Target: m.target, State: sdk.StatePending,
+			Detail: "the peer is there", mesh: l.mesh, hop: HopWoken,
+		})
 		l.cameBack(m.target)
 		l.onGrew(m.target)
 	case sdk.OpFenced:
 		l.fenced(m.epoch)
-		l.watch(m.target)
+		l.watch(m.target, m.id, m.clientMessageID)
 	}
 }
 
@@ -134,15 +143,15 @@ func (l *Lane) seed(ctx context.Context) {
 				}
 				continue
 			}
-			var targets []string
+			var heads []absent
 			for i := range page.Entries {
-				if page.Entries[i].Lane == l.name {
-					targets = append(targets, page.Entries[i].Target)
+				if e := &page.Entries[i]; e.Lane == l.name {
+					heads = append(heads, absent{e.Target, e.ID, e.ClientMessageID})
 				}
 			}
 			seen += len(page.Entries)
 			last := page.Next == "" || len(page.Entries) == 0 || seen >= maxWaitingTargets
-			l.post(mailWaiting{targets, last})
+			l.post(mailWaiting{heads, last})
 			if last {
 				return
 			}
@@ -152,8 +161,8 @@ func (l *Lane) seed(ctx context.Context) {
 }
 
 func (l *Lane) onWaiting(m mailWaiting) {
-	for _, t := range m.targets {
-		l.watch(t)
+	for _, h := range m.heads {
+		l.watch(h.target, h.id, h.clientMessageID)
 		l.relistAt = l.now()
 	}
 	if m.last {

@@ -27,6 +27,8 @@ type row struct {
 	unknown int
 	// probe is true for a row that waits for its peer and goes to find out.
 	probe bool
+	// sentAt is when the last attempt was written.
+	sentAt time.Time
 }
 
 // queue is what a lane has in memory of one target: a run of live rows in seq

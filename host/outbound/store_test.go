@@ -24,6 +24,7 @@ type store struct {
 	full       bool
 	sealed     string // what Stats says
 	calls      map[string]int
+	scanned    int // entries that Scan gave
 
 	// before runs before a call takes effect: its error is the call's, and
 	// nothing happened. after runs when it has: its error hides the answer.
@@ -177,7 +178,7 @@ func (s *store) change(e *sdk.Entry, op *sdk.Op) sdk.OpCode {
 	to := map[sdk.OpKind]sdk.EntryState{
 		sdk.OpAccepted: sdk.StateAccepted, sdk.OpDelivered: sdk.StateDelivered, sdk.OpDefer: sdk.StatePending,
 		sdk.OpWait: sdk.StateWaiting, sdk.OpDie: sdk.StateDead, sdk.OpExpire: sdk.StateExpired,
-		sdk.OpCancel: sdk.StateCancelled, sdk.OpRequeue: sdk.StatePending,
+		sdk.OpCancel: sdk.StateCancelled, sdk.OpRequeue: sdk.StatePending, sdk.OpResend: sdk.StatePending,
 	}[op.Kind]
 	live := e.State.Live()
 	switch op.Kind {
@@ -186,9 +187,21 @@ func (s *store) change(e *sdk.Entry, op *sdk.Op) sdk.OpCode {
 			return sdk.OpAlready
 		}
 		e.BrokerMessageID, e.AcceptedAt = op.BrokerMessageID, op.At
+		if live && op.Final {
+			e.Body = nil
+		}
 	case sdk.OpDelivered:
-		live = e.State == sdk.StateAccepted
-		e.DeliveredAt = op.At
+		if live = e.State == sdk.StateAccepted; live {
+			e.DeliveredAt, e.Body = op.At, nil
+		}
+	case sdk.OpResend:
+		if live {
+			return sdk.OpAlready
+		}
+		if live = e.State == sdk.StateAccepted && len(e.Body) > 0; live {
+			s.seq++
+			e.Seq, e.DueAt, e.BrokerMessageID, e.AcceptedAt = s.seq, time.Now(), "", time.Time{}
+		}
 	case sdk.OpDefer, sdk.OpWait:
 		if live {
 			e.DueAt, e.LastError = time.Now().Add(op.After), op.Error
@@ -371,6 +384,46 @@ func (s *store) List(ctx context.Context, req sdk.ListRequest) (sdk.ListPage, er
 	return page, nil
 }
 
+// scanPage is how many entries a page of Scan has.
+const scanPage = 200
+
+// Scan pages as it was asked: what changes meanwhile is seen as it is then.
+func (s *store) Scan(ctx context.Context, req sdk.ScanRequest, page func(sdk.ScanPage) error) error {
+	if err := s.enter(ctx, "scan", nil); err != nil {
+		return err
+	}
+	after := int64(0)
+	if req.After != "" {
+		if _, err := fmt.Sscan(req.After, &after); err != nil {
+			return err
+		}
+	}
+	for {
+		s.mu.Lock()
+		var rows []*sdk.Entry
+		for _, e := range s.rows {
+			if e.Seq > after && e.Lane == req.Lane && e.State == sdk.StateAccepted && len(e.Body) > 0 {
+				rows = append(rows, e)
+			}
+		}
+		slices.SortFunc(rows, func(a, b *sdk.Entry) int { return int(a.Seq - b.Seq) })
+		var p sdk.ScanPage
+		for _, e := range rows[:min(len(rows), scanPage)] {
+			p.Entries = append(p.Entries, *copyOf(e, false))
+			after = e.Seq
+		}
+		s.scanned += len(p.Entries)
+		s.mu.Unlock()
+		if len(p.Entries) == 0 {
+			return s.leave("scan", nil)
+		}
+		p.Cursor = fmt.Sprint(after)
+		if err := page(p); err != nil {
+			return err
+		}
+	}
+}
+
 func (s *store) Stats(ctx context.Context, req sdk.StatsRequest) (sdk.OutboxStats, error) {
 	if err := s.enter(ctx, "stats", nil); err != nil {
 		return sdk.OutboxStats{}, err
@@ -401,6 +454,19 @@ func (s *store) Prune(ctx context.Context, req sdk.PruneRequest) (int, error) {
 		return gone
 	})
 	return n, nil
+}
+
+// hold gives the lane to another host.
+func (s *store) hold(owner string, ttl time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.lanes["team/member"]
+	if h == nil {
+		h = &holder{}
+		s.lanes["team/member"] = h
+	}
+	h.owner, h.incarnation, h.expires = owner, "1", time.Now().Add(ttl)
+	h.epoch++
 }
 
 // all are copies of the rows, as they were appended.

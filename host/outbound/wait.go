@@ -12,29 +12,32 @@ import (
 // ErrUnknownMessage is what a Link says of a message that the broker forgot.
 var ErrUnknownMessage = errors.New("the broker does not know the message")
 
-// Delivery is asked for at once while somebody waits, then ever more rarely.
+// Who waits looks again and has the broker asked at once, then ever more rarely.
 const (
 	askFirst = 20 * time.Millisecond
 	askMax   = 2 * time.Second
-	// recheckEvery is for changes that nobody here tells of: another host's.
+	// recheckEvery is for changes that nobody here tells of, while this host
+	// sends the lane. Another host's are looked for as often as the broker is
+	// asked.
 	recheckEvery = 5 * time.Second
 )
 
 // waiters are the callers that wait for a change of an entry.
 type waiters struct {
 	mu sync.Mutex
-	m  map[string]map[chan struct{}]struct{}
+	m  map[string]map[chan error]struct{}
 }
 
-func newWaiters() *waiters { return &waiters{m: map[string]map[chan struct{}]struct{}{}} }
+func newWaiters() *waiters { return &waiters{m: map[string]map[chan error]struct{}{}} }
 
-// add registers a waiter; the channel gets one token per burst of changes.
-func (w *waiters) add(id string) (<-chan struct{}, func()) {
-	ch := make(chan struct{}, 1)
+// add registers a waiter; the channel gets nil once per burst of changes, or why
+// waiting is of no use.
+func (w *waiters) add(id string) (<-chan error, func()) {
+	ch := make(chan error, 1)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.m[id] == nil {
-		w.m[id] = map[chan struct{}]struct{}{}
+		w.m[id] = map[chan error]struct{}{}
 	}
 	w.m[id][ch] = struct{}{}
 	return ch, func() {
@@ -47,12 +50,19 @@ func (w *waiters) add(id string) (<-chan struct{}, func()) {
 	}
 }
 
-func (w *waiters) notify(id string) {
+// tell wakes who waits for id: to look again, or with an error to give up.
+func (w *waiters) tell(id string, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for ch := range w.m[id] {
+		if err != nil {
+			select { // a token that is there says less
+			case <-ch:
+			default:
+			}
+		}
 		select {
-		case ch <- struct{}{}:
+		case ch <- err:
 		default:
 		}
 	}
@@ -87,16 +97,17 @@ func (o *Outbound) Wait(ctx context.Context, id string, want sdk.EntryState) (*s
 				return e, sdk.Errorf(sdk.CodeInvalid, "no_delivery_report", "a message to %s has no report of delivery", e.Target).
 					WithNext("Wait for accepted.")
 			}
-			if done, err := o.askDelivered(ctx, b, e); err != nil {
-				return e, err
-			} else if done != nil {
-				return done, nil
-			}
+			o.ask(b, e)
+			next, ask = ask, min(ask*2, askMax)
+		case !o.sends(e):
 			next, ask = ask, min(ask*2, askMax)
 		}
 		again.Reset(next)
 		select {
-		case <-woken:
+		case err := <-woken:
+			if err != nil {
+				return last, err
+			}
 		case <-again.C:
 		case <-ctx.Done():
 			return last, waitTimeout(id, last, want)
@@ -125,34 +136,29 @@ func reached(e *sdk.Entry, want sdk.EntryState) bool {
 	}
 }
 
-// askDelivered asks the broker once, records what it says and returns the
-// entry as delivered, or nil. An answer that fails is no answer: the caller
-// asks again.
-func (o *Outbound) askDelivered(ctx context.Context, b *box, e *sdk.Entry) (*sdk.Entry, error) {
+// ask has the broker asked for the delivery of e, which is in b.
+func (o *Outbound) ask(b *box, e *sdk.Entry) {
 	a := o.meshes[e.Mesh]
-	if a == nil || !a.Link.Ready() {
-		return nil, nil
+	if a == nil {
+		return
 	}
-	delivered, at, err := a.Link.Delivered(ctx, e.BrokerMessageID)
-	if errors.Is(err, ErrUnknownMessage) {
-		return nil, sdk.Errorf(sdk.CodeNotFound, "message_unknown", "the broker no longer knows message %s", e.BrokerMessageID).
-			WithNext("Whether it was delivered can't be learned.")
+	l := a.current()
+	if l == nil {
+		return // its outbox is held; the next lane will ask
 	}
-	if err != nil || !delivered {
-		return nil, nil
+	r := rungOf(e)
+	if b != a.outbox() {
+		r.elsewhere = b
 	}
-	if at.IsZero() {
-		at = time.Now()
+	l.ladder.urge(r)
+}
+
+// sends reports whether this host sends the lane of e, and hears of its changes.
+func (o *Outbound) sends(e *sdk.Entry) bool {
+	a := o.meshes[e.Mesh]
+	if a == nil {
+		return false
 	}
-	at = at.Truncate(time.Millisecond)
-	if b.enter(ctx) != nil {
-		return nil, nil // its rows are on their way elsewhere
-	}
-	defer b.gate.leave()
-	out, err := o.change(ctx, b, e, sdk.Op{Kind: sdk.OpDelivered, ID: e.ID, At: at}, sdk.StateDelivered, "delivered", func(sdk.OpResult) {})
-	if err != nil {
-		return nil, nil // the fact is not lost: whoever waits asks again
-	}
-	out.DeliveredAt = at
-	return out, nil
+	l := a.current()
+	return l != nil && l.name == e.Lane && l.ladder.holding()
 }
