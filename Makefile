@@ -75,6 +75,10 @@ chaos: build ## kill daemons and plugins under load, ROUNDS (default 20) a victi
 ratelimit: build ## send 120 messages through a broker that takes 60 a minute; two minutes
 	MESHHOST_RATELIMIT=1 .ci/test -count 1 -run 'TestRateLimit$$' -timeout 10m ./cmd/meshhost/e2e
 
+.PHONY: powercut
+powercut: build ## cut the power of the stores under load, ROUNDS (default 50) each, and damage their files
+	MESHHOST_POWERCUT_ROUNDS=$(or $(ROUNDS),50) .ci/test -count 1 -p 1 -run 'TestPowerCut|TestDiskFaults|TestADamagedFile|TestAFileOfANewer|TestOpenRefuses' -timeout 30m ./cmd/meshhost/e2e ./host/store ./plugins/outbox-sqlite
+
 .PHONY: sabotage
 sabotage: ## build with each promise broken and prove that a test notices
 	MESHHOST_SABOTAGE=1 .ci/test -count 1 -run 'TestSabotage' -timeout 30m ./cmd/meshhost/e2e
@@ -84,10 +88,11 @@ fresh: ## follow the README in an empty directory with empty caches; takes minut
 	.ci/fresh
 
 .PHONY: ci
-ci: ## what CI runs: build, lint, generated code, tests, fuzzing, a short chaos run, the rate limit, sabotage
+ci: ## what CI runs: build, lint, generated code, tests, fuzzing, short chaos and power cut runs, the rate limit, sabotage
 	CGO_ENABLED=0 $(GO) build ./...
 	$(MAKE) build lint generate-check test
 	$(MAKE) fuzz FUZZTIME=$(or $(FUZZTIME),30s)
 	$(MAKE) chaos ROUNDS=$(or $(ROUNDS),5)
+	$(MAKE) powercut ROUNDS=$(or $(ROUNDS),10)
 	$(MAKE) ratelimit
 	$(MAKE) sabotage

@@ -167,8 +167,10 @@ func TestAFailedStartLeavesNothing(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 		free(t, cfg)
-		if err := os.Remove(path); err != nil {
-			t.Fatal(err)
+		for _, name := range []string{path, path + "-mark"} { // the mark tells of the store that was there
+			if err := os.Remove(name); err != nil {
+				t.Fatal(err)
+			}
 		}
 	})
 	t.Run("at the socket", func(t *testing.T) {

@@ -73,8 +73,8 @@ func breach(from, to string) string {
 	in := func(p, dir string) bool { return p == dir || strings.HasPrefix(p, dir+"/") }
 	switch {
 	case in(from, "plugins") || in(from, "examples"):
-		if to != "sdk" && !in(to, "plugins/internal") {
-			return "plugins and examples import sdk only"
+		if to != "sdk" && to != "sdk/sqliteguard" && !in(to, "plugins/internal") {
+			return "plugins and examples import sdk and sdk/sqliteguard only"
 		}
 	case in(from, "sdk"):
 		if !in(to, "sdk") {

@@ -24,10 +24,35 @@ type rooms struct{ h *Host }
 
 // Send is control.Outbound.
 func (r rooms) Send(ctx context.Context, req control.SendRequest) (control.SendReply, error) {
-	rep, err := r.h.outbound.Accept(ctx, outbound.Request{
+	return r.sent(r.h.outbound.Accept(ctx, requestOf(&req)))
+}
+
+// SendMany is control.Outbound.
+func (r rooms) SendMany(ctx context.Context, reqs []control.SendRequest) func() []control.SendOutcome {
+	asked := make([]outbound.Request, len(reqs))
+	for i := range reqs {
+		asked[i] = requestOf(&reqs[i])
+	}
+	accepting := r.h.outbound.AcceptMany(ctx, asked)
+	return func() []control.SendOutcome {
+		results := accepting.Wait()
+		out := make([]control.SendOutcome, len(results))
+		for i := range results {
+			out[i].Reply, out[i].Err = r.sent(results[i].Reply, results[i].Err)
+		}
+		return out
+	}
+}
+
+func requestOf(req *control.SendRequest) outbound.Request {
+	return outbound.Request{
 		Mesh: req.Mesh, To: req.To, Message: req.Message, Priority: req.Priority,
 		Meta: req.Meta, ReplyToID: req.ReplyToID, ClientMessageID: req.ClientMessageID,
-	})
+	}
+}
+
+// sent is what the API says of a message that the outbox has, or of the error.
+func (r rooms) sent(rep outbound.Reply, err error) (control.SendReply, error) {
 	if err != nil {
 		return control.SendReply{}, r.sendError(rep, err)
 	}

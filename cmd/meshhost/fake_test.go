@@ -101,6 +101,14 @@ func (h *fakeHost) Send(_ context.Context, r control.SendRequest) (control.SendR
 	return rep, nil
 }
 
+func (h *fakeHost) SendMany(ctx context.Context, reqs []control.SendRequest) func() []control.SendOutcome {
+	out := make([]control.SendOutcome, len(reqs))
+	for i, r := range reqs {
+		out[i].Reply, out[i].Err = h.Send(ctx, r)
+	}
+	return func() []control.SendOutcome { return out }
+}
+
 func row(id string, state sdk.EntryState) sdk.Entry {
 	return sdk.Entry{
 		ID: id, ClientMessageID: "c-" + id, Mesh: "team", Sender: "member", Target: "ab12", Priority: "next",

@@ -18,7 +18,7 @@ import (
 const maxText = 256 << 10
 
 type sendFlags struct {
-	mesh, priority, wait, key string
+	mesh, priority, wait, key, batch string
 	timeout                   time.Duration
 }
 
@@ -26,15 +26,20 @@ func (a *app) sendVerb() *cli.Command {
 	var f sendFlags
 	return &cli.Command{
 		Name: "send", Usage: "send a message", ArgsUsage: "TO TEXT|-",
-		Description: "TO is a display name, a key or its first 8 or more digits, @group, @all or *. The text - reads stdin.\nPrints the client_message_id once the outbox has the message.",
+		Description: "TO is a display name, a key or its first 8 or more digits, @group, @all or *. The text - reads stdin.\nPrints the client_message_id once the outbox has the message.\n" +
+			"-batch FILE (- is stdin) sends many: one JSON object a line with to, message and, as need be, priority,\nclient_message_id, meta, reply_to_id, mesh. Prints the daemon's answer to each line, in their order.",
 		Flags: []cli.Flag{
 			meshFlag(&f.mesh),
 			&cli.StringFlag{Name: "priority", Usage: "`PRIORITY`: now, next (default) or low", Destination: &f.priority},
 			&cli.StringFlag{Name: "wait", Usage: "return only when the message is in `STATE`: accepted or delivered", Destination: &f.wait},
 			&cli.DurationFlag{Name: "timeout", Usage: "how long -wait waits, a `DURATION`", Value: time.Minute, Destination: &f.timeout},
+			&cli.StringFlag{Name: "batch", Usage: "send the messages of `FILE`, one JSON object a line; -mesh and -priority are of lines that name none", Destination: &f.batch},
 			&cli.StringFlag{Name: "key", Usage: "idempotency `KEY`: the same key and message again is sent once", Destination: &f.key},
 		},
 		Action: func(ctx context.Context, cmd *cli.Command) error {
+			if f.batch != "" {
+				return a.sendBatch(ctx, cmd, &f)
+			}
 			args, err := words(cmd, 2, 2)
 			if err != nil {
 				return err

@@ -111,16 +111,26 @@ func (e *APIError) ClientMessageID() string {
 
 // do sends one request to an escaped path; the caller closes the body.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, body []byte) (*http.Response, error) {
+	kind := ""
+	if body != nil {
+		kind = "application/json"
+	}
+	return c.open(ctx, method, path, query, kind, bytes.NewReader(body))
+}
+
+// open is do for a body of any kind, which may still be read when the answer
+// begins.
+func (c *Client) open(ctx context.Context, method, path string, query url.Values, kind string, body io.Reader) (*http.Response, error) {
 	target := "http://localhost" + path
 	if len(query) > 0 {
 		target += "?" + query.Encode()
 	}
-	req, err := http.NewRequestWithContext(ctx, method, target, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, target, body)
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", method, path, err)
 	}
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
+	if kind != "" {
+		req.Header.Set("Content-Type", kind)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

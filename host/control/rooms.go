@@ -14,6 +14,16 @@ type Outbound interface {
 	// Errors: *Conflict, *Ambiguous, *MeshRequired, *UnknownOutcome, *Problem,
 	// *sdk.Error.
 	Send(ctx context.Context, req SendRequest) (SendReply, error)
+	// SendMany is Send for several messages at once. It returns when they are on
+	// their way to the outbox, in their order; wait, which must be called, returns
+	// the outcomes in the same order.
+	SendMany(ctx context.Context, reqs []SendRequest) (wait func() []SendOutcome)
+}
+
+// SendOutcome is what became of one of several messages.
+type SendOutcome struct {
+	Reply SendReply
+	Err   error // as of Send
 }
 
 // Outbox shows and changes what is queued. An id is an entry's id.

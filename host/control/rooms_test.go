@@ -20,6 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type fake struct {
 	t        *testing.T
 	send     func(SendRequest) (SendReply, error)
+	many     func(n int) // may be nil
 	list     func(sdk.ListRequest) (sdk.ListPage, error)
 	get      func(string) (*sdk.Entry, bool, error)
 	inflight []string
@@ -36,6 +37,18 @@ type fake struct {
 }
 
 func (f *fake) Send(_ context.Context, r SendRequest) (SendReply, error) { return f.send(r) }
+
+func (f *fake) SendMany(_ context.Context, reqs []SendRequest) func() []SendOutcome {
+	out := make([]SendOutcome, len(reqs))
+	for i, r := range reqs {
+		out[i].Reply, out[i].Err = f.send(r)
+	}
+	if f.many != nil {
+		f.many(len(reqs))
+	}
+	return func() []SendOutcome { return out }
+}
+
 func (f *fake) List(_ context.Context, r sdk.ListRequest) (sdk.ListPage, error) {
 	return f.list(r)
 }

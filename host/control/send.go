@@ -33,10 +33,7 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, err)
 		return
 	}
-	rep, err := s.opts.Outbound.Send(r.Context(), SendRequest{
-		To: body.To, Message: *body.Message, Priority: body.Priority, Meta: body.Meta,
-		ReplyToID: body.ReplyToID, ClientMessageID: body.ClientMessageID, Mesh: body.Mesh,
-	})
+	rep, err := s.opts.Outbound.Send(r.Context(), body.request())
 	if err != nil {
 		writeProblem(w, err)
 		return
@@ -58,10 +55,8 @@ func (b *sendBody) check() error {
 	if b.Message == nil {
 		return missingField("message")
 	}
-	switch b.Priority {
-	case "", "now", "next", "low":
-	default:
-		return badParameter("priority", b.Priority, "use now, next or low")
+	if err := checkPriority(b.Priority); err != nil {
+		return err
 	}
 	switch b.Meta.Kind() {
 	case 0, jsontext.KindBeginObject:
@@ -71,6 +66,23 @@ func (b *sendBody) check() error {
 		return badParameter("meta", string(b.Meta), "use a JSON object")
 	}
 	return nil
+}
+
+func checkPriority(p string) error {
+	switch p {
+	case "", "now", "next", "low":
+		return nil
+	default:
+		return badParameter("priority", p, "use now, next or low")
+	}
+}
+
+// request is what the rooms are asked; check comes before.
+func (b *sendBody) request() SendRequest {
+	return SendRequest{
+		To: b.To, Message: *b.Message, Priority: b.Priority, Meta: b.Meta,
+		ReplyToID: b.ReplyToID, ClientMessageID: b.ClientMessageID, Mesh: b.Mesh,
+	}
 }
 
 func appendSendReply(b []byte, rep *SendReply) []byte {

@@ -55,6 +55,8 @@ type Server struct {
 	exact    map[string]route
 	readers  chan struct{} // one token for each reader of events
 	waiters  chan struct{} // one token for each waiter
+	batches  chan struct{} // one token for each POST /v1/send/batch
+	tokens   chan struct{} // one for each of their batches that is on its way to the outbox
 	stopping chan struct{} // closed by Shutdown; ends streams and waits
 	stopOnce sync.Once
 	cancel   context.CancelFunc // ends the rooms' calls when Shutdown runs out of time
@@ -82,6 +84,8 @@ func New(opts Options) (*Server, error) {
 		opts: opts, log: opts.Logger,
 		readers:  make(chan struct{}, maxReaders),
 		waiters:  make(chan struct{}, maxWaiters),
+		batches:  make(chan struct{}, maxBatches),
+		tokens:   make(chan struct{}, batchTokens),
 		stopping: make(chan struct{}),
 		cancel:   cancel,
 	}
@@ -142,6 +146,7 @@ func (s *Server) routes() map[string]route {
 		"/v1/peers":          get(s.peers),
 		"/v1/features":       get(s.features),
 		"/v1/send":           post(s.send),
+		"/v1/send/batch":     post(s.sendBatch),
 		"/v1/outbox":         get(s.outboxList),
 		"/v1/outbox/requeue": post(s.outboxRequeue),
 		"/v1/outbox/cancel":  post(s.outboxCancel),

@@ -94,10 +94,7 @@ func (o *Outbound) Accept(ctx context.Context, req Request) (Reply, error) {
 		}
 	}
 	received := time.Now()
-	target, err := o.opts.Names.Resolve(ctx, a.Name, req.To)
-	if err != nil && plugin.OutcomeUnknown(err) { // of the look-up, that is
-		return Reply{}, unstored("target_unresolved", "who is meant could not be found out", err)
-	}
+	target, err := o.resolve(ctx, a, req.To)
 	if err != nil {
 		return Reply{}, err
 	}
@@ -125,6 +122,15 @@ func kept(e *sdk.Entry, res sdk.OpResult, err error) bool {
 		return errors.As(err, &known) && known.Reason == "outcome_unknown"
 	}
 	return res.ID == e.ID
+}
+
+// resolve finds who is meant.
+func (o *Outbound) resolve(ctx context.Context, a *attached, to string) (Target, error) {
+	target, err := o.opts.Names.Resolve(ctx, a.Name, to)
+	if err != nil && plugin.OutcomeUnknown(err) { // of the look-up, that is
+		err = unstored("target_unresolved", "who is meant could not be found out", err)
+	}
+	return target, err
 }
 
 // unstored makes the error of a step before the append: whatever became of its
@@ -265,16 +271,24 @@ func (o *Outbound) answer(ctx context.Context, a *attached, b *box, e *sdk.Entry
 		if rep, done, err := o.replay(ctx, a, b, e.ClientMessageID, [32]byte(e.Fingerprint)); done || err != nil {
 			return rep, err
 		}
-		return Reply{}, unstored("outbox_unavailable", "the outbox can't store the message", sdk.Errorf(sdk.CodeUnavailable,
+	}
+	return Reply{}, refusal(res)
+}
+
+// refusal is the error of an append that was not stored.
+func refusal(res sdk.OpResult) error {
+	switch res.Code {
+	case sdk.OpExists:
+		return unstored("outbox_unavailable", "the outbox can't store the message", sdk.Errorf(sdk.CodeUnavailable,
 			"vanished", "it has message %s under that client_message_id, and it has not", res.ID))
 	case sdk.OpFull:
-		return Reply{}, sdk.Errorf(sdk.CodeFull, "outbox_full", "the outbox is full: %s", res.Detail).
+		return sdk.Errorf(sdk.CodeFull, "outbox_full", "the outbox is full: %s", res.Detail).
 			WithNext("Wait until messages have left, or cancel some: meshhost outbox list.")
 	case sdk.OpTooLarge:
-		return Reply{}, sdk.Errorf(sdk.CodeInvalid, "payload_too_large", "the outbox does not take a message of that size: %s", res.Detail).
+		return sdk.Errorf(sdk.CodeInvalid, "payload_too_large", "the outbox does not take a message of that size: %s", res.Detail).
 			WithNext("Send it in parts.")
 	default:
-		return Reply{}, sdk.Errorf(sdk.CodeInternal, "bad_reply", "the outbox answered an append with %q", res.Code).
+		return sdk.Errorf(sdk.CodeInternal, "bad_reply", "the outbox answered an append with %q", res.Code).
 			WithNext("This is a defect of the outbox plugin.")
 	}
 }

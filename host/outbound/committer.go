@@ -36,9 +36,10 @@ type pending struct {
 	op   sdk.Op
 	size int
 	// done gets the result, once, and must not block; settlements use it. An
-	// append's caller waits on reply instead.
+	// append's caller waits for crowd instead, in which this one is the at-th.
 	done  func(sdk.OpResult)
-	reply chan reply
+	crowd *crowd
+	at    int
 
 	// inCall is true while a call carries the op, maybe once a call ended that
 	// may have carried it out, gone when nobody waits for the append any more.
@@ -58,6 +59,9 @@ type reply struct {
 }
 
 func (p *pending) isAppend() bool { return p.op.Kind == sdk.OpAppend }
+
+// tell hands out what the caller of an append hears; only the first word counts.
+func (p *pending) tell(r reply) { p.crowd.tell(p.at, r) }
 
 // Committer puts the ops of whoever waits into one Apply at a time: who comes
 // while a call is in flight rides the next one. An op leaves it only with a
@@ -98,28 +102,8 @@ func newCommitter(outbox sdk.Outbox, logger hclog.Logger, stored func(*sdk.Entry
 // says what is known: with outcome_unknown the entry may be stored, with any
 // other it is not and will not be.
 func (c *Committer) Append(ctx context.Context, e sdk.Entry) (sdk.OpResult, error) {
-	p := &pending{
-		op: sdk.Op{Kind: sdk.OpAppend, Entry: &e}, size: len(e.Body) + len(e.Target) + 512,
-		reply: make(chan reply, 1),
-	}
-	if err := c.add(p); err != nil {
-		return sdk.OpResult{}, err
-	}
-	if ackBeforeStore {
-		return sdk.OpResult{Code: sdk.OpStored, ID: e.ID}, nil
-	}
-	select {
-	case r := <-p.reply:
-		return r.res, r.err
-	case <-ctx.Done():
-	}
-	err := c.leave(p)
-	select {
-	case r := <-p.reply: // it came at the last moment
-		return r.res, r.err
-	default:
-		return sdk.OpResult{}, err
-	}
+	r := c.appendAll([]*sdk.Entry{&e}).wait(ctx)[0]
+	return r.res, r.err
 }
 
 // Settle hands over an op whose result done gets, from the committer's
@@ -156,6 +140,12 @@ func errStopping() error {
 func (c *Committer) add(p *pending) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	defer signal(c.wake)
+	return c.enqueue(p)
+}
+
+// enqueue is called with mu held; the caller wakes the committer.
+func (c *Committer) enqueue(p *pending) error {
 	switch {
 	case c.closed:
 		return errStopping()
@@ -168,7 +158,6 @@ func (c *Committer) add(p *pending) error {
 	}
 	c.queue = append(c.queue, p)
 	c.bytes += p.size
-	signal(c.wake)
 	return nil
 }
 
@@ -379,5 +368,5 @@ func (c *Committer) finish(p *pending, r sdk.OpResult) {
 		r.Prev = unknownPrev // stored by a call whose answer was lost
 		c.stored(p.op.Entry, r)
 	}
-	p.reply <- reply{res: told}
+	p.tell(reply{res: told})
 }

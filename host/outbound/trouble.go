@@ -61,7 +61,7 @@ func (c *Committer) failed(batch []*pending, err error) {
 		for _, p := range ps {
 			if p.isAppend() && !p.maybe && !p.gone {
 				p.gone = true
-				p.reply <- reply{err: c.unavailable()}
+				p.tell(reply{err: c.unavailable()})
 			}
 		}
 	}
@@ -129,11 +129,11 @@ func (c *Committer) refuse(p *pending, err error) {
 	c.mu.Unlock()
 	if maybe {
 		c.doubtful(p.op.Entry)
-		p.reply <- reply{err: unknown}
+		p.tell(reply{err: unknown})
 		return
 	}
-	p.reply <- reply{err: sdk.Errorf(sdk.CodeInvalid, "outbox_refused", "the outbox does not take the message: %v", err).
-		WithNext("Nothing was stored. This is a defect of the outbox plugin, or of the host.")}
+	p.tell(reply{err: sdk.Errorf(sdk.CodeInvalid, "outbox_refused", "the outbox does not take the message: %v", err).
+		WithNext("Nothing was stored. This is a defect of the outbox plugin, or of the host.")})
 }
 
 // giveUp ends what the stop of the daemon left. Nobody was told "stored"; rows
@@ -148,9 +148,9 @@ func (c *Committer) giveUp(batch []*pending, err error) {
 			switch {
 			case !p.isAppend() || p.gone:
 			case p.maybe:
-				p.reply <- reply{err: c.outcomeUnknown()}
+				p.tell(reply{err: c.outcomeUnknown()})
 			default:
-				p.reply <- reply{err: errStopping()}
+				p.tell(reply{err: errStopping()})
 			}
 		}
 	}

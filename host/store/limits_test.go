@@ -14,6 +14,7 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 
 	"github.com/meshhost/meshhost/sdk"
+	"github.com/meshhost/meshhost/sdk/sqliteguard"
 )
 
 func TestOpenRefusesWhatItMustNotTouch(t *testing.T) {
@@ -23,11 +24,15 @@ func TestOpenRefusesWhatItMustNotTouch(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
-		conn, err := sqlite.OpenConn(filepath.Join(dir, FileName), sqlite.OpenReadWrite)
+		guard, err := sqliteguard.Open(filepath.Join(dir, FileName)) // as a meshhost of another version would
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := errors.Join(sqlitex.ExecuteScript(conn, script, nil), conn.Close()); err != nil {
+		conn, err := guard.Conn(sqlite.OpenReadWrite)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(sqlitex.ExecuteScript(conn, script, nil), conn.Close(), guard.Close()); err != nil {
 			t.Fatal(err)
 		}
 		return dir
@@ -43,6 +48,8 @@ func TestOpenRefusesWhatItMustNotTouch(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			if s, err := Open(context.Background(), edit(t, c.script), Options{}); !errors.Is(err, c.want) {
 				t.Errorf("got %v %v, want %v", s, err, c.want)
+			} else if errors.Is(err, ErrNewer) {
+				fmt.Println("RESULT damage store=host kind=newer_schema fired=1 refused=true")
 			}
 		})
 	}
@@ -236,14 +243,19 @@ func TestPruningKeepsUpWhileSomebodyAlwaysWaits(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	conn, err := connect(t.Context(), filepath.Join(dir, FileName))
+	guard, err := sqliteguard.Open(filepath.Join(dir, FileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer guard.Close()
+	conn, err := connect(t.Context(), guard)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
 	opts := Options{DedupKeys: 1}
 	opts.defaults()
-	busy := &Store{opts: opts, requests: make(chan *request, 1)}
+	busy := &Store{opts: opts, guard: guard, requests: make(chan *request, 1)}
 	w := &writer{store: busy, conn: conn}
 	busy.requests <- &request{}
 	for i := range 2 {

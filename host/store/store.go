@@ -9,11 +9,14 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
+
+	"github.com/meshhost/meshhost/sdk/sqliteguard"
 )
 
 // FileName is the name of the store in the data directory.
@@ -79,7 +82,8 @@ type Store struct {
 	gate   sync.RWMutex // held for reading while a request is handed over, for writing while closing
 	closed bool         // guarded by gate
 
-	lastSeq int64 // of the journal; the writer's alone after Open
+	lastSeq int64              // of the journal; the writer's alone after Open
+	guard   *sqliteguard.Guard // the writer's alone after Open
 
 	readMu sync.Mutex
 	read   *sqlite.Conn // guarded by readMu; nil after Close
@@ -94,38 +98,70 @@ func Open(ctx context.Context, dir string, opts Options) (*Store, error) {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	s := &Store{opts: opts, path: path, requests: make(chan *request, 256), stop: make(chan struct{}), done: make(chan struct{})}
-	write, err := connect(ctx, path)
+	var err error
+	if s.guard, err = sqliteguard.Open(path); err != nil {
+		return nil, fmt.Errorf("open store %s: %w", path, s.explain(err))
+	}
+	write, err := connect(ctx, s.guard)
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", path, s.explain(err))
 	}
 	if err := s.prepare(write); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %s: %w", path, s.explain(err)), write.Close())
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", path, s.explain(err)), write.Close(), s.guard.Close())
 	}
-	if s.read, err = connect(ctx, path); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %s for reading: %w", path, s.explain(err)), write.Close())
+	if s.read, err = connect(ctx, s.guard); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store %s for reading: %w", path, s.explain(err)), write.Close(), s.guard.Close())
 	}
 	w := &writer{store: s, conn: write}
 	go w.run()
 	return s, nil
 }
 
-// private makes the file before SQLite does, which would take the umask's mode; -wal and -shm copy the mode of the file. It
-// refuses to begin anew where a log tells of an earlier file: SQLite would throw the log away.
+// private makes the file with a mode of its own before SQLite does, which would take the umask's; -wal and -shm copy the mode
+// of the file. It refuses to begin anew where a log or a mark tells of an earlier file: SQLite would throw the log away.
 func private(path string) error {
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		if info, err := os.Stat(path + "-wal"); err == nil && info.Size() > 0 {
-			return fmt.Errorf("%s is missing but %s-wal holds data of it; put the file back, or move the -wal file away to begin anew", path, path)
-		}
+	if err := sqliteguard.Create(path); err != nil {
+		return err
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Chmod(0o600), f.Close())
+	if err := errors.Join(f.Chmod(0o600), f.Close()); err != nil {
+		return err
+	}
+	return syncNames(filepath.Dir(path))
 }
 
-func connect(ctx context.Context, path string) (*sqlite.Conn, error) {
-	conn, err := sqlite.OpenConn(path, sqlite.OpenReadWrite)
+// syncNames makes the file's name survive power loss, and those of the directories above, which may be as new: SQLite syncs
+// the names in dir, but a directory whose own name is gone takes all with it. One that can't be opened or synced is not ours.
+func syncNames(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	if err := syncDir(dir); err != nil {
+		return err
+	}
+	for dir != filepath.Dir(dir) {
+		dir = filepath.Dir(dir)
+		if err := syncDir(dir); errors.Is(err, syscall.EIO) {
+			return err
+		}
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func connect(ctx context.Context, guard *sqliteguard.Guard) (*sqlite.Conn, error) {
+	conn, err := guard.Conn(sqlite.OpenReadWrite)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +172,7 @@ func connect(ctx context.Context, path string) (*sqlite.Conn, error) {
 }
 
 // durable sets what a durable commit needs and reads it back: SQLite answers a PRAGMA that it can't follow with the value
-// that holds, not with an error. With synchronous=NORMAL a power cut takes every commit since the last checkpoint.
+// that holds, not with an error.
 func durable(ctx context.Context, conn *sqlite.Conn) error {
 	conn.SetBusyTimeout(5 * time.Second)
 	if ctx.Err() != nil {
@@ -144,7 +180,7 @@ func durable(ctx context.Context, conn *sqlite.Conn) error {
 	}
 	for _, p := range []struct{ set, get, want string }{
 		{"PRAGMA journal_mode=WAL", "PRAGMA journal_mode", "wal"},
-		{"PRAGMA synchronous=FULL", "PRAGMA synchronous", "2"},
+		{"PRAGMA synchronous=" + synchronous, "PRAGMA synchronous", synchronousCode},
 	} {
 		if err := sqlitex.ExecuteTransient(conn, p.set, nil); err != nil {
 			return fmt.Errorf("%s: %w", p.set, err)
@@ -189,6 +225,9 @@ func (s *Store) prepare(conn *sqlite.Conn) (err error) {
 	}
 	defer end(&err)
 	if err := migrate(conn); err != nil {
+		return err
+	}
+	if err := s.guard.Table(conn); err != nil {
 		return err
 	}
 	if s.lastSeq, err = number(conn, "SELECT coalesce(max(seq), 0) FROM journal"); err != nil {

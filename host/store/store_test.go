@@ -17,7 +17,12 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if loadMain() {
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func open(t testing.TB, dir string, opts Options) *Store {
 	t.Helper()

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -76,7 +77,7 @@ func (w *writer) run() {
 				}
 				break
 			}
-			s.closeErr = w.conn.Close()
+			s.closeErr = errors.Join(w.conn.Close(), s.guard.Close())
 			return
 		}
 	}
@@ -111,18 +112,27 @@ func (w *writer) commit(first *request) {
 }
 
 func (w *writer) transact(batch []*request) (err error) {
-	defer func() { err = w.store.explain(err) }()
+	guard := w.store.guard
+	defer func() {
+		if err == nil {
+			guard.Committed()
+		}
+		err = w.store.explain(err)
+	}()
 	end, err := sqlitex.ImmediateTransaction(w.conn)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
 	defer end(&err)
+	if err := guard.Begin(w.conn); err != nil {
+		return err
+	}
 	for _, r := range batch {
 		if err := r.op(w.conn); err != nil {
 			return err
 		}
 	}
-	return nil
+	return guard.Count(w.conn)
 }
 
 // prune lets go of what is beyond its bounds, in steps, as long as nobody waits. It returns when it is to go on.

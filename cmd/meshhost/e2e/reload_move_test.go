@@ -63,7 +63,7 @@ func TestReloadMovesAMeshUnderLoad(t *testing.T) {
 	lost, ghost, wrong, err := v.check(b.inbox())
 	twice := sentTwice(t, filepath.Join(w.dir, "frames.log"))
 	first, second := a.rowsOf("sqlite", ""), a.rowsOf("two", "")
-	live := a.rowsOf("sqlite", "WHERE state IN ('pending', 'waiting')") + a.rowsOf("two", "WHERE state IN ('pending', 'waiting')")
+	live := a.rowsOf("sqlite", "WHERE state IN (1, 2)") + a.rowsOf("two", "WHERE state IN (1, 2)")
 	fmt.Printf("RESULT reload_move reloads=%d accepted=%d refused=%d unknown=%d rows_first=%d rows_second=%d left=%d lost=%d ghost=%d wrong=%d stored_twice=%d longest_ms=%d\n",
 		moved, accepted, v.refused, v.unknown, first, second, live, lost, ghost, wrong, twice, longest.Milliseconds())
 	switch {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/meshhost/meshhost/sdk/sqliteguard"
 	"zombiezen.com/go/sqlite"
 )
 
@@ -34,7 +35,8 @@ type Spec struct {
 type File struct {
 	spec     Spec
 	lock     *os.File
-	writer   *sqlite.Conn // owned by the goroutine of run
+	guard    *sqliteguard.Guard // nil until connect found the database complete
+	writer   *sqlite.Conn       // owned by the goroutine of run
 	jobs     chan *job
 	readers  chan *sqlite.Conn
 	browsers chan *sqlite.Conn
@@ -144,7 +146,13 @@ func (f *File) Close() error {
 func (f *File) connect(ctx context.Context) error {
 	keepHeap()
 	var err error
-	if f.writer, err = sqlite.OpenConn(f.spec.Path, sqlite.OpenReadWrite); err != nil {
+	if f.guard, err = sqliteguard.Open(f.spec.Path); errors.Is(err, sqliteguard.ErrIncomplete) {
+		return f.incomplete(err)
+	}
+	if err != nil {
+		return f.explain(err)
+	}
+	if f.writer, err = f.guard.Conn(sqlite.OpenReadWrite); err != nil {
 		return f.explain(err)
 	}
 	f.writer.SetInterrupt(ctx.Done())
@@ -153,7 +161,7 @@ func (f *File) connect(ctx context.Context) error {
 		return err
 	}
 	for i := range 2 * readConns {
-		conn, err := sqlite.OpenConn(f.spec.Path, sqlite.OpenReadOnly)
+		conn, err := f.guard.Conn(sqlite.OpenReadOnly)
 		if err != nil {
 			return f.explain(err)
 		}
@@ -176,6 +184,9 @@ func (f *File) release(readers []*sqlite.Conn) error {
 	}
 	if f.writer != nil {
 		errs = append(errs, f.writer.Close())
+	}
+	if f.guard != nil {
+		errs = append(errs, f.guard.Close())
 	}
 	errs = append(errs, f.lock.Close())
 	if err := errors.Join(errs...); err != nil {

@@ -336,7 +336,7 @@ func TestDamageIsAnErrorThatNamesTheFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	info, _ := file.Stat()
-	for at := int64(4096); at < info.Size(); at += 4096 {
+	for at := int64(4 * 4096); at < info.Size(); at += 4096 { // behind the first page of each table
 		if _, err := file.WriteAt([]byte(strings.Repeat("garbage!", 64)), at); err != nil {
 			t.Fatal(err)
 		}
@@ -382,7 +382,7 @@ func TestTheNameOfANewFileIsSyncedInEveryDirectoryThatMayBeNew(t *testing.T) {
 		return nil
 	}
 	dir := filepath.Dir(spec.Path)
-	for _, when := range []string{"new", "left empty by a start that was killed"} {
+	for _, when := range []string{"new", "left without rows by a start that was killed"} {
 		synced = nil
 		if err := create(spec, sync); err != nil {
 			t.Fatal(err)

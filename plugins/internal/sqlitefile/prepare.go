@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/meshhost/meshhost/sdk"
+	"github.com/meshhost/meshhost/sdk/sqliteguard"
 	"golang.org/x/sys/unix"
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
@@ -31,24 +33,19 @@ func create(spec Spec, sync func(dir string) error) error {
 	file, err := os.Open(spec.Path)
 	if err == nil {
 		defer file.Close()
-		empty, err := checkMagic(spec, file)
-		if err == nil && empty {
-			err = syncNames(dir, sync)
+		fresh, err := checkMagic(spec, file)
+		if err != nil || !fresh {
+			return err
 		}
-		return err
+		if err := sqliteguard.Create(spec.Path); err != nil {
+			return fmt.Errorf("%s: create database: %w", spec.What, err)
+		}
+		return syncNames(dir, sync)
 	}
 	if !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%s: open database: %w; make it readable and writable for this user", spec.What, err)
 	}
-	if info, err := os.Stat(spec.Path + "-wal"); err == nil && info.Size() > 0 {
-		return fmt.Errorf("%s: %s is missing but %s-wal holds data of it; put the file back, or move the -wal file away to start empty",
-			spec.What, spec.Path, spec.Path)
-	}
-	file, err = os.OpenFile(spec.Path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("%s: create database: %w", spec.What, err)
-	}
-	if err := file.Close(); err != nil {
+	if err := sqliteguard.Create(spec.Path); err != nil {
 		return fmt.Errorf("%s: create database: %w", spec.What, err)
 	}
 	return syncNames(dir, sync)
@@ -73,9 +70,9 @@ func syncNames(dir string, sync func(dir string) error) error {
 	return nil
 }
 
-// checkMagic keeps SQLite's hands off a file that is something else. An empty
-// one was made by a start that went no further.
-func checkMagic(spec Spec, file *os.File) (empty bool, err error) {
+// checkMagic keeps SQLite's hands off a file that is something else. One of a
+// page at most may be as new as a start that went no further left it.
+func checkMagic(spec Spec, file *os.File) (fresh bool, err error) {
 	info, err := file.Stat()
 	if err != nil {
 		return false, fmt.Errorf("%s: look at %s: %w", spec.What, spec.Path, err)
@@ -93,7 +90,7 @@ func checkMagic(spec Spec, file *os.File) (empty bool, err error) {
 	if string(head) != magic {
 		return false, fmt.Errorf("%s: %s is not a SQLite database; move it away or set path to another file", spec.What, spec.Path)
 	}
-	return false, nil
+	return info.Size() <= sqliteguard.PageSize, nil
 }
 
 // syncDir makes a new name in dir survive power loss.
@@ -165,6 +162,12 @@ func (f *File) prepare(conn *sqlite.Conn) error {
 	return f.migrate(conn, int(version))
 }
 
+// incomplete is the error of a database whose end is gone.
+func (f *File) incomplete(err error) error {
+	return f.fault(sdk.CodeInternal, "incomplete", err, "lacks what was answered as stored",
+		"stop the daemon, keep a copy, and put a backup back; to go on with what is left, remove "+f.spec.Path+"-mark")
+}
+
 // durable sets the journal and sync modes and reads them back: SQLite answers a
 // mode it cannot have with the one that it kept, not with an error.
 func (f *File) durable(conn *sqlite.Conn) error {
@@ -172,7 +175,7 @@ func (f *File) durable(conn *sqlite.Conn) error {
 		return f.explain(err)
 	}
 	for _, pragma := range []string{
-		"PRAGMA synchronous=FULL",
+		"PRAGMA synchronous=" + synchronous,
 		"PRAGMA cache_size=-16384",           // KiB
 		"PRAGMA journal_size_limit=67108864", // a WAL that grew shrinks to 64 MiB
 		"PRAGMA temp_store=MEMORY",
@@ -194,17 +197,15 @@ func verify(spec Spec, conn *sqlite.Conn) error {
 	if err != nil {
 		return fmt.Errorf("%s: read sync mode of %s: %w", spec.What, spec.Path, err)
 	}
-	if mode != "wal" || sync != 2 {
+	if mode != "wal" || sync != synchronousCode {
 		return fmt.Errorf("%s: %s has journal_mode=%s and synchronous=%d where wal and 2 (FULL) are needed to survive power loss; "+
 			"put it on a local file system", spec.What, spec.Path, mode, sync)
 	}
 	return nil
 }
 
+// migrate brings the schema up to date and makes the table of the guard.
 func (f *File) migrate(conn *sqlite.Conn, from int) (err error) {
-	if from == len(f.spec.Steps) {
-		return nil
-	}
 	end, err := sqlitex.ImmediateTransaction(conn)
 	if err != nil {
 		return f.explain(err)
@@ -213,6 +214,9 @@ func (f *File) migrate(conn *sqlite.Conn, from int) (err error) {
 		end(&err)
 		err = f.explain(err)
 	}()
+	if err := f.guard.Table(conn); err != nil || from == len(f.spec.Steps) {
+		return err
+	}
 	for _, step := range f.spec.Steps[from:] {
 		if err := sqlitex.ExecuteScript(conn, step, nil); err != nil {
 			return err

@@ -141,6 +141,9 @@ func (f *File) attempt(group []*job) (err error) {
 	if err := exec(f.writer, "BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
+	if err := f.guard.Begin(f.writer); err != nil {
+		return err
+	}
 	if f.spec.Begin != nil {
 		if err := f.spec.Begin(f.writer); err != nil {
 			return err
@@ -156,5 +159,12 @@ func (f *File) attempt(group []*job) (err error) {
 			return err
 		}
 	}
-	return exec(f.writer, "COMMIT")
+	if err := f.guard.Count(f.writer); err != nil {
+		return err
+	}
+	if err := exec(f.writer, "COMMIT"); err != nil {
+		return err
+	}
+	f.guard.Committed()
+	return nil
 }
