@@ -121,7 +121,7 @@ func kept(e *sdk.Entry, res sdk.OpResult, err error) bool {
 	if err != nil {
 		return errors.As(err, &known) && known.Reason == "outcome_unknown"
 	}
-	return res.ID == e.ID
+	return res.Code == sdk.OpStored || res.ID == e.ID
 }
 
 // resolve finds who is meant.
