@@ -71,13 +71,13 @@ bench: build ## measure real binaries over real sockets, beside their ceilings
 chaos: build ## kill daemons and plugins under load, ROUNDS (default 20) a victim
 	MESHHOST_CHAOS_ROUNDS=$(or $(ROUNDS),20) .ci/test -count 1 -run 'TestChaos' -timeout 60m ./cmd/meshhost/e2e
 
-.PHONY: ratelimit
-ratelimit: build ## send 120 messages through a broker that takes 60 a minute; two minutes
-	MESHHOST_RATELIMIT=1 .ci/test -count 1 -run 'TestRateLimit$$' -timeout 10m ./cmd/meshhost/e2e
-
 .PHONY: powercut
 powercut: build ## cut the power of the stores under load, ROUNDS (default 50) each, and damage their files
 	MESHHOST_POWERCUT_ROUNDS=$(or $(ROUNDS),50) .ci/test -count 1 -p 1 -run 'TestPowerCut|TestDiskFaults|TestADamagedFile|TestAFileOfANewer|TestOpenRefuses' -timeout 30m ./cmd/meshhost/e2e ./host/store ./plugins/outbox-sqlite
+
+.PHONY: ratelimit
+ratelimit: build ## send 120 messages through a broker that takes 60 a minute; two minutes
+	MESHHOST_RATELIMIT=1 .ci/test -count 1 -run 'TestRateLimit$$' -timeout 10m ./cmd/meshhost/e2e
 
 .PHONY: sabotage
 sabotage: ## build with each promise broken and prove that a test notices

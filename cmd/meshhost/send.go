@@ -19,7 +19,7 @@ const maxText = 256 << 10
 
 type sendFlags struct {
 	mesh, priority, wait, key, batch string
-	timeout                   time.Duration
+	timeout                          time.Duration
 }
 
 func (a *app) sendVerb() *cli.Command {

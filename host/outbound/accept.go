@@ -115,15 +115,6 @@ func (o *Outbound) Accept(ctx context.Context, req Request) (Reply, error) {
 	return rep, err
 }
 
-// kept reports whether e is in the outbox after its append, or may be.
-func kept(e *sdk.Entry, res sdk.OpResult, err error) bool {
-	var known *sdk.Error
-	if err != nil {
-		return errors.As(err, &known) && known.Reason == "outcome_unknown"
-	}
-	return res.Code == sdk.OpStored || res.ID == e.ID
-}
-
 // resolve finds who is meant.
 func (o *Outbound) resolve(ctx context.Context, a *attached, to string) (Target, error) {
 	target, err := o.opts.Names.Resolve(ctx, a.Name, to)
@@ -131,6 +122,15 @@ func (o *Outbound) resolve(ctx context.Context, a *attached, to string) (Target,
 		err = unstored("target_unresolved", "who is meant could not be found out", err)
 	}
 	return target, err
+}
+
+// kept reports whether e is in the outbox after its append, or may be.
+func kept(e *sdk.Entry, res sdk.OpResult, err error) bool {
+	var known *sdk.Error
+	if err != nil {
+		return errors.As(err, &known) && known.Reason == "outcome_unknown"
+	}
+	return res.Code == sdk.OpStored || res.ID == e.ID
 }
 
 // unstored makes the error of a step before the append: whatever became of its

@@ -3,6 +3,7 @@ package outbound
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/meshhost/meshhost/sdk"
 )
@@ -91,6 +92,7 @@ func (p *Accepting) sort(it *item) error {
 // a client_message_id is known the backend says with the append; only for what
 // can't be appended is it asked, and outboxes that the mesh had before.
 func (p *Accepting) prepare(l *load) {
+	received := time.Now()
 	var err error
 	if l.box, l.leave, err = l.a.enter(p.ctx); err != nil {
 		p.refuse(l.items, err)
@@ -122,6 +124,7 @@ func (p *Accepting) prepare(l *load) {
 			stuck = append(stuck, it)
 			continue
 		}
+		l.a.trail.begin(it.entry.ID, it.entry.ClientMessageID, arrival(received, it.req, &it.target)...)
 		going, entries = append(going, it), append(entries, it.entry)
 	}
 	l.items, l.crowd = going, l.box.committer.appendAll(entries)
@@ -153,6 +156,9 @@ func (p *Accepting) settle(l *load) {
 	for i, r := range l.crowd.wait(p.ctx) {
 		it := l.items[i]
 		e, out := it.entry, &p.results[it.at]
+		if !kept(e, r.res, r.err) {
+			l.a.trail.drop(e.ID)
+		}
 		switch {
 		case r.err != nil:
 			*out = Result{Reply{ID: e.ID, ClientMessageID: e.ClientMessageID}, r.err}

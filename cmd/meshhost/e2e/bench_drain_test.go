@@ -7,7 +7,6 @@ import (
 	"time"
 )
 
-
 // drainLoad is a backlog and how many members it is for.
 type drainLoad struct {
 	name       string
