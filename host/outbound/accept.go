@@ -130,7 +130,7 @@ func kept(e *sdk.Entry, res sdk.OpResult, err error) bool {
 	if err != nil {
 		return errors.As(err, &known) && known.Reason == "outcome_unknown"
 	}
-	return res.ID == e.ID
+	return res.Code == sdk.OpStored || res.ID == e.ID
 }
 
 // unstored makes the error of a step before the append: whatever became of its

@@ -547,3 +547,43 @@ func TestStepsFollowFromTheAge(t *testing.T) {
 		}
 	}
 }
+
+// A hold does not wait for a broker that owes an answer, and what the answer would
+// have changed is not changed; after it the question is asked again.
+func TestAHoldEndsTheQuestionsUnderWay(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		h.start()
+		defer h.close()
+		id := h.send("ann", "1")
+		synctest.Wait()
+		h.link.mu.Lock()
+		h.link.slow = func(ctx context.Context) error { // the answer that a lost message brings comes at the worst moment
+			<-ctx.Done()
+			return ErrUnknownMessage
+		}
+		h.link.mu.Unlock()
+		time.Sleep(6 * time.Second)
+		begin := time.Now()
+		if err := h.out.Hold(t.Context(), "box", nil); err != nil || time.Since(begin) > time.Second {
+			t.Fatalf("%v after %s", err, time.Since(begin))
+		}
+		if tr := h.trace(id); tr.Next.What != NextHeld {
+			t.Errorf("next %+v", tr.Next)
+		}
+		h.quiet(h.store, time.Hour)
+		h.wantState(id, sdk.StateAccepted)
+		h.link.mu.Lock()
+		h.link.slow = nil
+		h.link.mu.Unlock()
+		a := h.asks()
+		a.set(func(string) (bool, error) { return true, nil })
+		if err := h.out.Resume(t.Context(), "box"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		h.wantState(id, sdk.StateDelivered)
+		if s := h.out.Ladders()["team"]; s.Asked != 2 || s.Delivered != 1 || s.Resent != 0 {
+			t.Errorf("counted over both lanes: %+v", s)
+		}
+	})
+}

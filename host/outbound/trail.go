@@ -15,6 +15,7 @@ const (
 	// firstHops and lastHops of a message are kept; those between go.
 	firstHops = 8
 	lastHops  = 24
+	usualHops = 6
 	trackCost = 320 // bytes of a track without its hops, about
 	hopCost   = 112
 )
@@ -64,6 +65,9 @@ type trail struct {
 	tracks map[string]*list.Element // of *track, by entry id
 	order  list.List                // the one with the latest hop is last
 	bytes  int
+	// spare is the memory of the track that was evicted last: a busy mesh evicts one
+	// for each that it opens.
+	spare *track
 }
 
 // track is one message.
@@ -115,7 +119,14 @@ func (t *trail) open(id, clientMessageID string) *track {
 		t.order.MoveToBack(el)
 		return el.Value.(*track)
 	}
-	tr := &track{id: id, clientMessageID: clientMessageID, bytes: trackCost + len(id) + len(clientMessageID)}
+	var hops []Hop
+	tr := t.spare
+	if tr != nil {
+		t.spare, hops = nil, tr.hops[:0]
+	} else {
+		tr, hops = &track{}, make([]Hop, 0, usualHops)
+	}
+	*tr = track{id: id, clientMessageID: clientMessageID, hops: hops, bytes: trackCost + len(id) + len(clientMessageID)}
 	t.bytes += tr.bytes
 	t.tracks[id] = t.order.PushBack(tr)
 	return tr
@@ -153,6 +164,10 @@ func (t *trail) evict(el *list.Element) {
 	tr := t.order.Remove(el).(*track)
 	delete(t.tracks, tr.id)
 	t.bytes -= tr.bytes
+	if cap(tr.hops) == usualHops {
+		clear(tr.hops)
+		t.spare = tr
+	}
 }
 
 // find returns a copy of the track of a message by its id, its

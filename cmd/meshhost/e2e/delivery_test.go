@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -105,5 +106,38 @@ func TestWhatABrokerLostGoesAgain(t *testing.T) {
 	fmt.Printf("RESULT lost_by_broker resent=%d received=%d\n", resent, len(b.inbox()))
 	if resent != 1 {
 		t.Errorf("the way is %s", tr.way())
+	}
+}
+
+// The outbox knows what still lacks a report of delivery: a daemon that was
+// killed asks for it when it is back.
+func TestAKilledDaemonGoesOnAskingForDeliveries(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, binaries(t), 2, "-log", "DIR/frames.log")
+	a, b := w.newDaemon(0, nil), w.newDaemon(1, nil)
+	a.up()
+	b.up()
+	b.proc.kill9() // the broker keeps its place for 90 s and takes messages for it
+	id := strings.TrimSpace(a.at(t).run("send", b.member.PublicKey, "later", "-wait", "accepted").exits(0).out)
+	asked := func() (n int) {
+		for _, f := range frames(t, filepath.Join(w.dir, "frames.log")) {
+			if f.Dir == "in" && strings.Contains(f.text, "message_status") {
+				n++
+			}
+		}
+		return n
+	}
+	a.proc.kill9()
+	before, begin := asked(), time.Now()
+	a.up()
+	await(t, 20*time.Second, "it asks", func() error {
+		if asked() == before {
+			return fmt.Errorf("%s", a.at(t).run("message", "trace", id).out)
+		}
+		return nil
+	})
+	fmt.Printf("RESULT delivery_asked_after_kill seconds=%.1f\n", time.Since(begin).Seconds())
+	if before != 0 {
+		t.Errorf("it was asked for %d times before its first step", before)
 	}
 }
