@@ -270,6 +270,11 @@ func (b *boxUnderTest) CheckFiles(d *lossyfs.Disk) lossyfs.Verdict {
 	return b.compare(stored)
 }
 
+// storedStates are the states by their numbers in the file, from 1.
+var storedStates = []sdk.EntryState{
+	sdk.StatePending, sdk.StateWaiting, sdk.StateAccepted, sdk.StateDelivered, sdk.StateDead, sdk.StateExpired, sdk.StateCancelled,
+}
+
 // readBox copies the outbox off the disk and reads it with nothing but SQLite.
 func readBox(d *lossyfs.Disk, dir string) (map[string]sdk.EntryState, error) {
 	path := filepath.Join(dir, "outbox.db")
@@ -295,7 +300,12 @@ func readBox(d *lossyfs.Disk, dir string) (map[string]sdk.EntryState, error) {
 		return nil, err
 	}
 	err = sqlitex.Execute(conn, "SELECT id, state FROM entry", &sqlitex.ExecOptions{ResultFunc: func(stmt *sqlite.Stmt) error {
-		stored[stmt.ColumnText(0)] = sdk.EntryState(stmt.ColumnText(1))
+		var id uuid.UUID
+		state := stmt.ColumnInt(1)
+		if stmt.ColumnBytes(0, id[:]) != len(id) || state < 1 || state > len(storedStates) {
+			return fmt.Errorf("a row with id %q and state %d", stmt.ColumnText(0), state)
+		}
+		stored[id.String()] = storedStates[state-1]
 		return nil
 	}})
 	return stored, err
