@@ -206,14 +206,16 @@ func withRow(hops []Hop, e *sdk.Entry) []Hop {
 		return hops
 	}
 	all := append(row, hops...)
-	var last time.Time // of the one before: a hop without a time keeps its place
+	// A hop without a time keeps its place, as does one with another clock's:
+	// deliveries are told by the broker's.
+	var last time.Time
 	at := make(map[*Hop]time.Time, len(all))
 	byTime := make([]*Hop, len(all))
 	for i := range all {
 		if i == len(row) {
 			last = time.Time{}
 		}
-		if !all[i].At.IsZero() {
+		if all[i].At.After(last) {
 			last = all[i].At
 		}
 		byTime[i], at[&all[i]] = &all[i], last

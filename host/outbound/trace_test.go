@@ -159,6 +159,16 @@ func TestATraceAfterARestartTellsWhatTheRowSaysAndThatThereWasMore(t *testing.T)
 	})
 }
 
+// The time of a delivery is the broker's, whose clock may be behind.
+func TestTheHopsOfARowAreInTheirOrderWhateverTheClocksSay(t *testing.T) {
+	at := func(ms int64) time.Time { return time.UnixMilli(ms) }
+	e := &sdk.Entry{State: sdk.StateDelivered, EnqueuedAt: at(10), AcceptedAt: at(20), DeliveredAt: at(15), LastError: "busy", Attempts: 1}
+	tr := &Trace{Hops: withRow([]Hop{{At: at(30), Name: HopAsked}}, e)}
+	if got := way(tr); got != "[stored] [deferred] [accepted] [delivered] asked" {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestATraceOfALaneThatAnotherHostHasNamesIt(t *testing.T) {
 	inHouse(t, func(t *testing.T, h *house) {
 		h.store.hold("other", time.Hour)
