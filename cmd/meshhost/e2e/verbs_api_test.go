@@ -143,7 +143,7 @@ func (c *couple) metrics(t *testing.T) {
 			t.Errorf("%s was %v, is %v", n, before[n], now)
 		}
 	}
-	if now := c.metric(t, c.a, done); now != was+1 {
+	if now := c.metric(t, c.a, done); now < was+1 { // what was sent before may be learned meanwhile
 		t.Errorf("%s was %v, is %v", done, was, now)
 	}
 	if c.metric(t, c.a, `meshhost_outbox_bytes{outbox="sqlite"}`) < 0 || c.metric(t, c.b, "meshhost_pushes_duplicate_total") < 0 {
