@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -61,6 +62,25 @@ func TestAnImportKeepsTheSeqWhereItIsAboveThoseOfItsLane(t *testing.T) {
 	wantConsistent(t, s)
 	if res := apply(t, s, []sdk.Op{{Kind: sdk.OpAppend, Entry: newEntry("a")}}); res[0].Seq <= again[7].Seq {
 		t.Errorf("an append after: %+v", res[0])
+	}
+}
+
+func TestASeqThatALaneEverHadIsNotGivenBack(t *testing.T) {
+	s := open(t, wide)
+	epoch := acquire(t, s)
+	bringAll(t, s, []sdk.Entry{moving(benchLane, "a", sdk.StatePending, 10), moving("pruned", "a", sdk.StateDelivered, 20)}, sdk.OpStored, sdk.OpStored)
+	rows := seen(t, s, sdk.ScanRequest{Lane: benchLane})
+	id, _, _ := strings.Cut(rows[0], " ")
+	must(t, s, sdk.Op{
+		Kind: sdk.OpReroute, ID: id, Lane: benchLane, Epoch: epoch, Entry: &sdk.Entry{Lane: "elsewhere", Body: []byte("b")},
+	}, sdk.OpApplied)
+	if n, err := s.Prune(context.Background(), sdk.PruneRequest{Label: "move", Limit: 10}); err != nil || n != 1 {
+		t.Fatalf("pruned %d, %v", n, err)
+	}
+	s.loaded = false // what is kept in memory must not matter
+	res := bringAll(t, s, []sdk.Entry{moving(benchLane, "a", sdk.StatePending, 9), moving("pruned", "a", sdk.StatePending, 19)})
+	if res[0].Seq <= 10 || res[1].Seq <= 20 {
+		t.Errorf("%+v", res)
 	}
 }
 
