@@ -100,7 +100,7 @@ func (t *tx) replaceable(e *sdk.Entry) (res sdk.OpResult, there *stored, err err
 	switch {
 	case there == nil && byKey == nil:
 		return res, nil, nil
-	case there != nil && there.mark != 0 && (byKey == nil || byKey.ID == e.ID):
+	case there != nil && there.mark != 0 && byKey != nil && byKey.ID == e.ID:
 		return res, there, nil
 	}
 	res, found, err := t.replay(e)

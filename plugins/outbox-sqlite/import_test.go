@@ -105,6 +105,10 @@ func TestAnImportReplacesOnlyWhatNothingHasTouched(t *testing.T) {
 	// Another id with the same key is another row's.
 	rows[1].ID = newEntry("a").ID
 	bringAll(t, s, rows[1:2], sdk.OpExists)
+	// And another key of the same id.
+	otherKey := rows[0]
+	otherKey.ClientMessageID = "another"
+	bringAll(t, s, []sdk.Entry{otherKey}, sdk.OpExists)
 	n, err := s.Prune(context.Background(), sdk.PruneRequest{Label: "move", Limit: 100})
 	if err != nil || n != 2 {
 		t.Errorf("pruned %d, %v; rows 0 and 1 are untouched", n, err)
