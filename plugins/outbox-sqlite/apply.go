@@ -351,5 +351,8 @@ func (t *tx) reroute(r *stored, seq int64, to queue, e *sdk.Entry) error {
 	if err := sqlitefile.Run(t.conn, sqlInsertBody, seq, e.Body); err != nil {
 		return err
 	}
+	if err := sqlitefile.Ints(t.conn, sqlSetGone, r.lane, r.seq); err != nil {
+		return err
+	}
 	return t.leave(r.queue, r.seq, r.DueAt)
 }

@@ -214,6 +214,22 @@ func TestATextThatNoRowHasIsForgottenAndCanComeBack(t *testing.T) {
 	wantConsistent(t, s)
 }
 
+func TestARowThatMovesTakesThePromiseOfItsTextsAlong(t *testing.T) {
+	s := open(t, wide)
+	id := fill(t, s, 1, func(int) string { return "t" })[0]
+	must(t, s, sdk.Op{Kind: sdk.OpCancel, ID: id}, sdk.OpApplied)
+	err := s.file.Write(context.Background(), func(*sqlite.Conn) error {
+		s.lastSeq += 2 * nameSpan
+		s.dirty = true
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	must(t, s, sdk.Op{Kind: sdk.OpRequeue, ID: id, NotAfter: time.Now().Add(time.Hour)}, sdk.OpApplied)
+	wantConsistent(t, s)
+}
+
 func TestATextOfATransactionThatWasUndoneIsNotTakenForTheNext(t *testing.T) {
 	s := open(t, wide)
 	lost := newEntry("lost")

@@ -58,6 +58,11 @@ func (t *tx) bring(e *sdk.Entry, label string) (sdk.OpResult, error) {
 		return res, err
 	}
 	if there != nil {
+		if there.lane != lane {
+			if err := sqlitefile.Ints(t.conn, sqlSetGone, there.lane, there.seq); err != nil {
+				return res, err
+			}
+		}
 		gone := record{seq: there.seq, size: there.Size, due: there.DueAt, state: there.State, live: there.State.Live(), queue: there.queue}
 		if err := t.remove(&gone); err != nil {
 			return res, err
@@ -95,7 +100,7 @@ func (t *tx) replaceable(e *sdk.Entry) (res sdk.OpResult, there *stored, err err
 	switch {
 	case there == nil && byKey == nil:
 		return res, nil, nil
-	case there != nil && there.mark != 0 && (byKey == nil || byKey.ID == e.ID):
+	case there != nil && there.mark != 0 && byKey != nil && byKey.ID == e.ID:
 		return res, there, nil
 	}
 	res, found, err := t.replay(e)
@@ -131,21 +136,32 @@ func (t *tx) seqOf(e *sdk.Entry, lane int64, there *stored) (int64, error) {
 	return t.nextSeq(), nil
 }
 
-// top is the last seq of a lane. The first question reads the whole table,
-// for no index has it; from then on it is kept.
+// top is the highest seq that a lane ever had. The first question reads the
+// whole table, for no index has it; from then on it is kept.
 func (t *tx) top(lane int64) (int64, error) {
 	if t.tops == nil {
 		tops := map[int64]int64{}
-		err := sqlitefile.Each(t.conn, sqlTops, func(stmt *sqlite.Stmt) (bool, error) {
-			tops[stmt.ColumnInt64(0)] = stmt.ColumnInt64(1)
+		read := func(stmt *sqlite.Stmt) (bool, error) {
+			lane := stmt.ColumnInt64(0)
+			tops[lane] = max(tops[lane], stmt.ColumnInt64(1))
 			return true, nil
-		})
+		}
+		if err := sqlitefile.Each(t.conn, sqlTops, read); err != nil {
+			return 0, err
+		}
+		if err := sqlitefile.Each(t.conn, sqlGone, read); err != nil {
+			return 0, err
+		}
+		_, err := sqlitefile.One(t.conn, sqlGoneAll, func(stmt *sqlite.Stmt) { tops[0] = stmt.ColumnInt64(0) })
 		if err != nil {
 			return 0, err
 		}
 		t.tops = tops
 	}
-	return t.tops[lane], nil
+	if top, ok := t.tops[lane]; ok {
+		return top, nil
+	}
+	return t.tops[0], nil // the lane is new, or was forgotten
 }
 
 // raise keeps the top of a lane.

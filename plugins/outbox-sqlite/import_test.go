@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,6 +65,25 @@ func TestAnImportKeepsTheSeqWhereItIsAboveThoseOfItsLane(t *testing.T) {
 	}
 }
 
+func TestASeqThatALaneEverHadIsNotGivenBack(t *testing.T) {
+	s := open(t, wide)
+	epoch := acquire(t, s)
+	bringAll(t, s, []sdk.Entry{moving(benchLane, "a", sdk.StatePending, 10), moving("pruned", "a", sdk.StateDelivered, 20)}, sdk.OpStored, sdk.OpStored)
+	rows := seen(t, s, sdk.ScanRequest{Lane: benchLane})
+	id, _, _ := strings.Cut(rows[0], " ")
+	must(t, s, sdk.Op{
+		Kind: sdk.OpReroute, ID: id, Lane: benchLane, Epoch: epoch, Entry: &sdk.Entry{Lane: "elsewhere", Body: []byte("b")},
+	}, sdk.OpApplied)
+	if n, err := s.Prune(context.Background(), sdk.PruneRequest{Label: "move", Limit: 10}); err != nil || n != 1 {
+		t.Fatalf("pruned %d, %v", n, err)
+	}
+	s.loaded = false // what is kept in memory must not matter
+	res := bringAll(t, s, []sdk.Entry{moving(benchLane, "a", sdk.StatePending, 9), moving("pruned", "a", sdk.StatePending, 19)})
+	if res[0].Seq <= 10 || res[1].Seq <= 20 {
+		t.Errorf("%+v", res)
+	}
+}
+
 func TestAnImportReplacesOnlyWhatNothingHasTouched(t *testing.T) {
 	s := open(t, wide)
 	own := newEntry("a")
@@ -85,6 +105,10 @@ func TestAnImportReplacesOnlyWhatNothingHasTouched(t *testing.T) {
 	// Another id with the same key is another row's.
 	rows[1].ID = newEntry("a").ID
 	bringAll(t, s, rows[1:2], sdk.OpExists)
+	// And another key of the same id.
+	otherKey := rows[0]
+	otherKey.ClientMessageID = "another"
+	bringAll(t, s, []sdk.Entry{otherKey}, sdk.OpExists)
 	n, err := s.Prune(context.Background(), sdk.PruneRequest{Label: "move", Limit: 100})
 	if err != nil || n != 2 {
 		t.Errorf("pruned %d, %v; rows 0 and 1 are untouched", n, err)

@@ -126,11 +126,15 @@ func (s *store) forgetNames(conn *sqlite.Conn) error {
 	if _, err := sqlitefile.One(conn, sqlFirstSeq, func(stmt *sqlite.Stmt) { first = stmt.ColumnInt64(0) }); err != nil {
 		return err
 	}
-	if err := sqlitefile.Run(conn, sqlForgetNames, first); err != nil {
+	if err := sqlitefile.Ints(conn, sqlForgetTops, first); err != nil {
+		return err
+	}
+	if err := sqlitefile.Ints(conn, sqlForgetNames, first); err != nil {
 		return err
 	}
 	if conn.Changes() > 0 {
 		clear(s.names)
+		s.tops = nil
 	}
 	return nil
 }

@@ -30,8 +30,15 @@ func (s *store) Prune(ctx context.Context, req sdk.PruneRequest) (int, error) {
 		if err != nil {
 			return err
 		}
+		gone := map[int64]int64{}
 		for i := range rows {
 			if err := t.remove(&rows[i]); err != nil {
+				return err
+			}
+			gone[rows[i].lane] = max(gone[rows[i].lane], rows[i].seq)
+		}
+		for lane, seq := range gone {
+			if err := sqlitefile.Ints(conn, sqlSetGone, lane, seq); err != nil {
 				return err
 			}
 		}

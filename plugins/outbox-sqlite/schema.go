@@ -84,7 +84,8 @@ const tables2 = `
 CREATE TABLE name ( -- texts that many rows have
   id    INTEGER PRIMARY KEY,
   text  TEXT NOT NULL,
-  until INTEGER NOT NULL -- no row with a higher seq has it
+  until INTEGER NOT NULL,          -- no row with a higher seq has it
+  top   INTEGER NOT NULL DEFAULT 0 -- as a lane: the highest seq of a row that was pruned or went to another lane
 );
 CREATE UNIQUE INDEX name_text ON name (text);
 CREATE INDEX name_until ON name (until);
@@ -138,6 +139,7 @@ CREATE TABLE total (
   epochs    INTEGER NOT NULL, -- the highest epoch of a lane that was forgotten
   last_seq  INTEGER NOT NULL,
   last_name INTEGER NOT NULL,
+  tops      INTEGER NOT NULL, -- no text that was forgotten was a lane with a higher seq
   bytes     INTEGER NOT NULL,
   pending   INTEGER NOT NULL,
   waiting   INTEGER NOT NULL,
@@ -194,7 +196,7 @@ INSERT INTO entry
 INSERT INTO body SELECT e.seq, b.data FROM entry1 e JOIN body1 b USING (n) ORDER BY e.seq;
 INSERT INTO head SELECT lane, due_at, min(seq), target FROM entry WHERE live = 1 GROUP BY lane, target;
 INSERT INTO lane SELECT name, owner, incarnation, epoch, expires FROM lane1;
-INSERT INTO total SELECT one, epochs, last_seq, (SELECT ifnull(max(id), 0) FROM name), bytes,
+INSERT INTO total SELECT one, epochs, last_seq, (SELECT ifnull(max(id), 0) FROM name), last_seq, bytes,
   pending, waiting, accepted, delivered, dead, expired, cancelled, '' FROM total1;
 DROP TABLE entry1;
 DROP TABLE body1;

@@ -17,6 +17,7 @@ const (
   CROSS JOIN name t ON t.id = e.target CROSS JOIN name p ON p.id = e.priority WHERE e.seq = ?1`
 	// A name may go when the first of all rows is behind what it was promised to.
 	sqlFirstSeq    = `SELECT seq FROM entry ORDER BY seq LIMIT 1`
+	sqlForgetTops  = `UPDATE total SET tops = max(tops, (SELECT ifnull(max(until), 0) FROM name INDEXED BY name_until WHERE until < ?1))`
 	sqlForgetNames = `DELETE FROM name WHERE until < ?1`
 
 	sqlInsert = `INSERT INTO entry (seq, id, client_message_id, mesh, sender, lane, target, priority, nonce, fingerprint,
@@ -25,8 +26,12 @@ VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 1, 1, ?13, 0, ?14) ON
 	sqlImport = `INSERT INTO entry (seq, id, client_message_id, mesh, sender, lane, target, priority, nonce, fingerprint,
   enqueued_at, not_after, state, live, unconfirmed, rare, mark, due_at, attempts, size, last_error, broker_message_id, accepted_at, delivered_at)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)`
-	sqlTaken      = `SELECT 1 FROM entry WHERE seq = ?1`
+	sqlTaken = `SELECT 1 FROM entry WHERE seq = ?1`
+	// What a lane had last, and what it ever had.
 	sqlTops       = `SELECT lane, max(seq) FROM entry GROUP BY lane`
+	sqlGone       = `SELECT id, top FROM name WHERE top > 0`
+	sqlGoneAll    = `SELECT tops FROM total`
+	sqlSetGone    = `UPDATE name SET top = max(top, ?2) WHERE id = ?1`
 	sqlInsertBody = `INSERT INTO body (seq, data) VALUES (?1, ?2)`
 	sqlMoveBody   = `UPDATE body SET seq = ?2 WHERE seq = ?1`
 	sqlDropBody   = `DELETE FROM body WHERE seq = ?1`

@@ -58,6 +58,7 @@ func Create(path string) error {
 // Open finds out whether the database at path has all that was durable, without
 // a change to it. The error is [ErrIncomplete] if not; SQLite's own for damage.
 func Open(path string) (*Guard, error) {
+	keepHeap()
 	summed, err := hasSums(path)
 	if err != nil {
 		return nil, err

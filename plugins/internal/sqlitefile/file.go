@@ -144,7 +144,6 @@ func (f *File) Close() error {
 
 // connect opens the writer, prepares the file, and opens the readers.
 func (f *File) connect(ctx context.Context) error {
-	keepHeap()
 	var err error
 	if f.guard, err = sqliteguard.Open(f.spec.Path); errors.Is(err, sqliteguard.ErrIncomplete) {
 		return f.incomplete(err)

@@ -1,4 +1,4 @@
-package sqlitefile
+package sqliteguard
 
 import (
 	"sync"
