@@ -187,7 +187,8 @@ func TestABrokerIsAskedFiveTimesASecondAtMostAndHearsOfEachRow(t *testing.T) {
 		}
 		time.Sleep(90 * time.Second)
 		got := a.since(begin)
-		if len(got) != n || a.most() != 5 {
+		// Who begins to wait between an answer and its settlement asks once more.
+		if len(got) < n || len(got) > n+1 || a.most() != 5 {
 			t.Errorf("%d asks, at most %d in a second; want %d and 5", len(got), a.most(), n)
 		}
 		if got[0] > 100*time.Millisecond || got[len(got)-1] > 66*time.Second {
